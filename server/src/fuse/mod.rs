@@ -1,0 +1,3 @@
+//! FUSE, as a virtio-fs guest speaks it.
+
+pub mod abi;
