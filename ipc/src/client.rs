@@ -1,0 +1,258 @@
+//! The server's side of the channels: typed from end to end, and renewed when the helper is replaced.
+//!
+//! Lock order: a [`Link`]'s own lock, then the news. A link has one request under way.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::channel::Channel;
+use crate::errno::{Errno, Result};
+use crate::frame::{self, FRAME_MAX};
+use crate::id::Caller;
+use crate::op::Op;
+
+/// How long an operation waits for a replaced helper.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything that can be asked of the helper, by as many threads as there are channels.
+#[derive(Debug)]
+pub struct Links {
+    links: Box<[Mutex<Link>]>,
+    news: Mutex<Standing>,
+    changed: Condvar,
+}
+
+/// How it stands with the helper.
+#[derive(Debug)]
+struct Standing {
+    /// Channels to a new helper that their links have not taken yet.
+    fresh: Vec<Option<Channel>>,
+    /// There will be no other helper.
+    ended: bool,
+}
+
+/// One channel with its buffers.
+#[derive(Debug)]
+struct Link {
+    channel: Option<Channel>,
+    serial: u32,
+    out: Vec<u8>,
+    input: Box<[u8]>,
+}
+
+/// Why an exchange failed.
+enum Broken {
+    /// The request did not reach the helper.
+    Unsent,
+    /// The helper went away before it answered: it may have acted or not.
+    Unanswered,
+    /// The request cannot be sent as it is, for a reason that is no fault of the helper.
+    Refused(Errno),
+}
+
+std::thread_local! {
+    /// The link this thread prefers.
+    static MINE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+impl Links {
+    /// One link for each channel.
+    pub fn new(channels: Vec<Channel>) -> Self {
+        let fresh = channels.iter().map(|_| None).collect();
+        let links = channels.into_iter().map(|channel| Mutex::new(Link::new(channel))).collect();
+        Self { links, news: Mutex::new(Standing { fresh, ended: false }), changed: Condvar::new() }
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.links.len()
+    }
+
+    /// From now on this thread uses link `index`, which no other thread should use.
+    pub fn enter(&self, index: usize) {
+        MINE.set(index);
+    }
+
+    /// The helper was replaced: `channels` lead to the new one.
+    pub fn renew(&self, channels: Vec<Channel>) {
+        lock(&self.news).fresh = channels.into_iter().map(Some).collect();
+        self.changed.notify_all();
+    }
+
+    /// There is no helper any more and will be none.
+    pub fn end(&self) {
+        lock(&self.news).ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Asks the helper. `data` goes along as it is; the answer's bulk data is given to `take` before it is
+    /// overwritten by the next.
+    ///
+    /// # Errors
+    /// What the operation's row says; EIO if the helper is gone, or went while it did something that cannot be
+    /// asked twice.
+    pub fn call<O: Op, R>(
+        &self,
+        caller: Caller,
+        op: &O,
+        at: &O::At<BorrowedFd<'_>>,
+        data: &[u8],
+        take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
+    ) -> Result<R> {
+        let index = MINE.get();
+        let mut link = lock(self.links.get(index).or(self.links.first()).ok_or(Errno::EIO)?);
+        loop {
+            let broken = match link.exchange(caller, op, at.as_ref(), data) {
+                Ok(answer) => {
+                    let (reply, gives, range) = answer?;
+                    return Ok(take(reply, gives, link.input.get(range).unwrap_or_default()));
+                }
+                Err(Broken::Refused(errno)) => return Err(errno),
+                Err(broken) => broken,
+            };
+            let again = matches!(broken, Broken::Unsent) || O::REPEATABLE;
+            link.channel = None;
+            if !again {
+                log::warn!("{:?} was under way when the helper ended: answered EIO", O::KIND);
+                return Err(Errno::EIO);
+            }
+            link.channel = Some(self.await_channel(index)?);
+        }
+    }
+
+    fn await_channel(&self, index: usize) -> Result<Channel> {
+        let standing = lock(&self.news);
+        let waiting =
+            |standing: &mut Standing| !standing.ended && standing.fresh.get(index).is_none_or(Option::is_none);
+        let (mut standing, _) =
+            self.changed.wait_timeout_while(standing, PATIENCE, waiting).unwrap_or_else(PoisonError::into_inner);
+        standing.fresh.get_mut(index).and_then(Option::take).ok_or(Errno::EIO)
+    }
+}
+
+type Exchanged<O> = Result<(<O as Op>::Reply, <O as Op>::Gives<OwnedFd>, std::ops::Range<usize>)>;
+
+impl Link {
+    fn new(channel: Channel) -> Self {
+        Self { channel: Some(channel), serial: 0, out: Vec::new(), input: vec![0; FRAME_MAX].into() }
+    }
+
+    fn exchange<O: Op>(
+        &mut self,
+        caller: Caller,
+        op: &O,
+        at: &[BorrowedFd<'_>],
+        data: &[u8],
+    ) -> std::result::Result<Exchanged<O>, Broken> {
+        let channel = self.channel.as_ref().ok_or(Broken::Unsent)?;
+        self.serial = self.serial.wrapping_add(1);
+        frame::encode(&mut self.out, self.serial, O::KIND as u16, None, &(caller, op), data.len())
+            .map_err(|_| Broken::Refused(Errno::E2BIG))?;
+        channel.send(&[&self.out, data], at).map_err(|errno| match errno {
+            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => Broken::Unsent,
+            Errno::ETOOMANYREFS => Broken::Refused(Errno::ENFILE),
+            other => Broken::Refused(other),
+        })?;
+        let got = channel.receive(&mut self.input).map_err(|_| Broken::Unanswered)?;
+        let message =
+            self.input.get(..got.len).filter(|m| !m.is_empty() && !got.truncated).ok_or(Broken::Unanswered)?;
+        answer::<O>(message, self.serial, got.descriptors).map_err(|malformed| {
+            log::error!("the helper's answer to {:?} is malformed: {malformed}", O::KIND);
+            Broken::Unanswered
+        })
+    }
+}
+
+fn answer<O: Op>(
+    message: &[u8],
+    serial: u32,
+    descriptors: Vec<OwnedFd>,
+) -> std::result::Result<Exchanged<O>, frame::Malformed> {
+    let (header, body, data) = frame::split(message)?;
+    if header.serial != serial || header.kind != O::KIND as u16 || data.len() > O::REPLY_DATA {
+        return Err(frame::Malformed("answers something that was not asked"));
+    }
+    if let Some(errno) = header.errno {
+        return Ok(Err(errno));
+    }
+    let reply = frame::owned(body)?;
+    let gives = descriptors.try_into().map_err(|_| frame::Malformed("wrong number of descriptors"))?;
+    Ok(Ok((reply, gives, message.len().saturating_sub(data.len())..message.len())))
+}
+
+/// A panic of another thread leaves nothing half done behind these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::FileName;
+    use crate::op::{Kind, Rmdir, SyncFs};
+    use std::os::fd::AsFd;
+
+    fn serve_one(end: &Channel) {
+        let mut buffer = vec![0; FRAME_MAX];
+        let got = end.receive(&mut buffer).unwrap();
+        let (header, _, _) = frame::split(&buffer[..got.len]).unwrap();
+        let mut out = Vec::new();
+        frame::encode(&mut out, header.serial, header.kind, None, &(), 0).unwrap();
+        end.send(&[&out, b""], &[]).unwrap();
+    }
+
+    fn ask<O: Op>(links: &Links, op: &O) -> Result<()> {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let at = O::At::try_from(vec![null.as_fd()]).ok().unwrap();
+        links.call(Caller::Root, op, &at, b"", |_, _, _| ())
+    }
+
+    fn rmdir() -> Rmdir {
+        Rmdir { name: FileName::new(b"d").unwrap() }
+    }
+
+    #[test]
+    fn a_repeatable_request_is_asked_again_of_a_new_helper() {
+        let (mine, old) = Channel::pair().unwrap();
+        let (fresh, new) = Channel::pair().unwrap();
+        let links = Links::new(vec![mine]);
+        drop(old);
+        links.renew(vec![fresh]);
+        let helper = std::thread::spawn(move || serve_one(&new));
+        assert_eq!(ask(&links, &SyncFs {}), Ok(()));
+        helper.join().unwrap();
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_not_done_twice() {
+        let (mine, old) = Channel::pair().unwrap();
+        let (fresh, new) = Channel::pair().unwrap();
+        let links = Links::new(vec![mine]);
+        links.renew(vec![fresh]);
+        let dying = std::thread::spawn(move || old.receive(&mut [0; FRAME_MAX]).map(drop));
+        assert_eq!(ask(&links, &rmdir()), Err(Errno::EIO));
+        dying.join().unwrap().unwrap();
+        let helper = std::thread::spawn(move || serve_one(&new));
+        assert_eq!(ask(&links, &rmdir()), Ok(()), "the next request goes to the new helper");
+        helper.join().unwrap();
+    }
+
+    #[test]
+    fn without_a_helper_the_answer_is_eio_at_once() {
+        let (mine, old) = Channel::pair().unwrap();
+        let links = Links::new(vec![mine]);
+        drop(old);
+        links.end();
+        assert_eq!(ask(&links, &rmdir()), Err(Errno::EIO));
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_not_taken() {
+        let mut out = Vec::new();
+        frame::encode(&mut out, 8, Kind::Rmdir as u16, None, &(), 0).unwrap();
+        assert!(answer::<Rmdir>(&out, 7, vec![]).is_err());
+        assert!(answer::<SyncFs>(&out, 8, vec![]).is_err());
+        assert!(answer::<Rmdir>(&out, 8, vec![]).is_ok_and(|answer| answer.is_ok()));
+    }
+}

@@ -1,0 +1,188 @@
+//! The handshake on `sock_fd`, and the news the warden sends there later.
+//!
+//! `sock_fd` is a Unix STREAM or SEQPACKET socket, as whoever started the two chose. Every message has the same
+//! length, so both kinds read alike; descriptors follow a message one by one, by passfd.
+//!
+//! ```text
+//! server → warden   Hello            the sender's process id comes with it, from the kernel
+//! warden → server   Mapped           only if the server asked for a map of its user namespace
+//! warden → server   Welcome          then the share's root (O_PATH) and the channels asked for
+//! warden → server   Renewed          the helper was replaced: new channels, as many as before
+//! warden → server   Refused          it will not go on; says why, then closes
+//! ```
+
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg, setsockopt, sockopt::PassCred,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::errno::{Errno, Result};
+use crate::frame::{body, encode, split};
+use crate::id::{GuestGid, GuestUid};
+
+/// Of the frames and the handshake together; both sides must have the same.
+pub const VERSION: u32 = 1;
+/// Bytes of every message of the handshake.
+const LENGTH: usize = 512;
+/// Most bytes of a reason.
+const REASON_MAX: usize = 300;
+/// Most channels one server may ask for.
+pub const CHANNELS_MAX: u16 = 64;
+
+/// Opens the conversation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`] of the server.
+    pub version: u32,
+    /// How many channels, 1 to [`CHANNELS_MAX`].
+    pub channels: u16,
+    /// The server has unshared its user namespace and waits for the share's map to be written to it.
+    pub wants_map: bool,
+}
+
+/// What the warden says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum News {
+    /// The server's user namespace has its map.
+    Mapped {
+        /// The server's own uid inside: mapped, but the owner of nothing in the share.
+        uid: GuestUid,
+        /// Its gid inside.
+        gid: GuestGid,
+    },
+    /// The share is open.
+    Welcome(Share),
+    /// The helper was replaced.
+    Renewed,
+    /// It is over.
+    Refused(String),
+}
+
+/// Facts of the share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Share {
+    /// [`VERSION`] of the helper.
+    pub version: u32,
+    /// Nothing of it may be changed.
+    pub readonly: bool,
+}
+
+/// Sends what opens the conversation, with this process's credentials.
+///
+/// # Errors
+/// Those of sendmsg(2).
+pub fn send_hello(socket: &UnixStream, hello: &Hello) -> Result<()> {
+    let message = message(hello)?;
+    let me = UnixCredentials::new();
+    let control = [ControlMessage::ScmCredentials(&me)];
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&message)], &control, MsgFlags::MSG_NOSIGNAL, None)?;
+    if sent == LENGTH { Ok(()) } else { Err(Errno::EIO) }
+}
+
+/// Waits for the server's first message; with it comes the process id of the sender, seen from here.
+///
+/// # Errors
+/// EPROTO if it is none or came without credentials; ECONNRESET if the other end is gone; those of recvmsg(2).
+pub fn receive_hello(socket: &UnixStream) -> Result<(Hello, i32)> {
+    setsockopt(socket, PassCred, &true)?;
+    let mut bytes = [0; LENGTH];
+    let mut control = nix::cmsg_space!(UnixCredentials);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_WAITALL | MsgFlags::MSG_CMSG_CLOEXEC;
+    let got = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let pid = got.cmsgs()?.find_map(|item| match item {
+        ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.pid()),
+        _ => None,
+    });
+    let len = got.bytes;
+    setsockopt(socket, PassCred, &false)?;
+    match len {
+        0 => Err(Errno::ECONNRESET),
+        LENGTH => Ok((parse(&bytes)?, pid.ok_or(Errno::EPROTO)?)),
+        _ => Err(Errno::EPROTO),
+    }
+}
+
+/// Says something to the server; descriptors that belong to it follow by [`crate::channel::pass`].
+///
+/// # Errors
+/// Those of write(2).
+pub fn send_news(mut socket: &UnixStream, news: &News) -> Result<()> {
+    let news = match news {
+        News::Refused(reason) => &News::Refused(reason.chars().take(REASON_MAX / 4).collect()),
+        other => other,
+    };
+    Ok(socket.write_all(&message(news)?)?)
+}
+
+/// Waits for the warden to say something.
+///
+/// # Errors
+/// ECONNRESET if it is gone, EPROTO if it is nonsense, those of read(2).
+pub fn receive_news(mut socket: &UnixStream) -> Result<News> {
+    let mut bytes = [0; LENGTH];
+    match socket.read_exact(&mut bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(Errno::ECONNRESET),
+        other => {
+            other?;
+            parse(&bytes)
+        }
+    }
+}
+
+fn message(content: &impl Serialize) -> Result<[u8; LENGTH]> {
+    let mut frame = Vec::with_capacity(LENGTH);
+    encode(&mut frame, 0, 0, None, content, 0).map_err(|_| Errno::E2BIG)?;
+    let mut bytes = [0; LENGTH];
+    bytes.get_mut(..frame.len()).ok_or(Errno::E2BIG)?.copy_from_slice(&frame);
+    Ok(bytes)
+}
+
+/// The padding belongs to the message: its length is the header's and the rest is zero.
+fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8; LENGTH]) -> Result<T> {
+    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last.saturating_add(1));
+    (end..=LENGTH)
+        .find_map(|len| split(bytes.get(..len)?).ok())
+        .and_then(|(_, content, _)| body(content).ok())
+        .ok_or(Errno::EPROTO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELLO: Hello = Hello { version: VERSION, channels: 3, wants_map: false };
+
+    #[test]
+    fn the_handshake_tells_who_the_server_is() {
+        let (server, warden) = UnixStream::pair().unwrap();
+        send_hello(&server, &HELLO).unwrap();
+        let (hello, pid) = receive_hello(&warden).unwrap();
+        assert_eq!((hello, pid), (HELLO, i32::try_from(std::process::id()).unwrap()));
+    }
+
+    #[test]
+    fn news_come_back_as_they_went() {
+        let (server, warden) = UnixStream::pair().unwrap();
+        for news in [News::Renewed, News::Refused("x".repeat(50)), News::Welcome(Share { version: 1, readonly: true })]
+        {
+            send_news(&warden, &news).unwrap();
+            assert_eq!(receive_news(&server), Ok(news));
+        }
+        drop(warden);
+        assert_eq!(receive_news(&server), Err(Errno::ECONNRESET));
+    }
+
+    #[test]
+    fn nonsense_is_a_protocol_error() {
+        let (mut server, warden) = UnixStream::pair().unwrap();
+        server.write_all(&[0xff; LENGTH]).unwrap();
+        assert_eq!(receive_news(&warden), Err(Errno::EPROTO));
+        server.write_all(&[0; LENGTH]).unwrap();
+        assert!(receive_hello(&warden).is_err());
+    }
+}
