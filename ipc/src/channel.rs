@@ -5,19 +5,22 @@
 #![allow(unsafe_code)]
 
 use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 use crate::errno::{Errno, Result};
 
 /// Most descriptors of one message. The kernel's SCM_MAX_FD.
 const SCM_MAX_FD: usize = 253;
-/// Room for that many, with the control message's header.
-const CONTROL: usize = SCM_MAX_FD * size_of::<RawFd>() + 32;
+/// Most descriptors we send with one message; no row of the table has more.
+const SENT_MAX: usize = 2;
 
 /// One end.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Received {
     pub len: usize,
     /// It was longer than the buffer.
     pub truncated: bool,
+    /// Some of its descriptors are lost: this process may hold no more (RLIMIT_NOFILE).
+    pub lost: bool,
     /// All its descriptors, close-on-exec.
     pub descriptors: Vec<OwnedFd>,
 }
@@ -49,16 +54,13 @@ impl Channel {
     /// # Errors
     /// Those of sendmsg(2): EPIPE when the other end is gone, ETOOMANYREFS when too many descriptors are in flight.
     pub fn send(&self, parts: &[&[u8]; 2], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        let [head, data] = parts.map(IoSlice::new);
-        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&raw)];
-        let control = if raw.is_empty() { &[] } else { &rights[..] };
-        loop {
-            match sendmsg::<()>(self.0.as_raw_fd(), &[head, data], control, MsgFlags::MSG_NOSIGNAL, None) {
-                Err(nix::Error::EINTR) => {}
-                sent => return Ok(sent.map(drop)?),
-            }
+        let parts = parts.map(IoSlice::new);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SENT_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(Errno::EINVAL);
         }
+        Ok(rustix::io::retry_on_intr(|| sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)?)
     }
 
     /// Waits for a message.
@@ -66,33 +68,19 @@ impl Channel {
     /// # Errors
     /// Those of recvmsg(2).
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Received> {
-        let mut control = [0_u8; CONTROL];
-        loop {
-            match receive_into(self.0.as_raw_fd(), buffer, &mut control) {
-                Err(Errno::EINTR) => {}
-                received => return received,
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut part = [IoSliceMut::new(buffer)];
+        let got = rustix::io::retry_on_intr(|| recvmsg(&self.0, &mut part, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+        let mut descriptors = Vec::new();
+        for item in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = item {
+                descriptors.extend(rights);
             }
         }
+        let (truncated, lost) = (got.flags.contains(ReturnFlags::TRUNC), got.flags.contains(ReturnFlags::CTRUNC));
+        Ok(Received { len: got.bytes, truncated, lost, descriptors })
     }
-}
-
-fn receive_into(socket: RawFd, buffer: &mut [u8], control: &mut [u8]) -> Result<Received> {
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(socket, &mut parts, Some(control), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let mut descriptors = Vec::new();
-    for item in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = item {
-            descriptors.extend(raw.into_iter().map(own));
-        }
-    }
-    let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    Ok(Received { len: message.bytes, truncated, descriptors })
-}
-
-/// A descriptor number that the kernel has just installed for us.
-fn own(raw: RawFd) -> OwnedFd {
-    // SAFETY: the number comes from this very recvmsg, which installed it in our table; nobody else knows it.
-    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 impl AsFd for Channel {
@@ -121,7 +109,8 @@ pub fn pass(socket: &UnixStream, descriptor: BorrowedFd<'_>) -> Result<()> {
 /// Those of recvmsg(2); EIO when there was none.
 pub fn take(socket: &UnixStream) -> Result<OwnedFd> {
     let raw = passfd::FdPassingExt::recv_fd(socket)?;
-    Ok(own(raw))
+    // SAFETY: the number comes from this very call, which received it into our table; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// A descriptor number given on the command line, such as `--sock-fd 3`. Only for start-up, before any other
@@ -167,7 +156,10 @@ mod tests {
     fn as_many_descriptors_as_a_message_can_carry_are_all_owned() {
         let (a, b) = Channel::pair().unwrap();
         let null = std::fs::File::open("/dev/null").unwrap();
-        a.send(&[b"x", b""], &[null.as_fd(); SCM_MAX_FD]).unwrap();
+        let raw = [null.as_raw_fd(); SCM_MAX_FD];
+        let rights = [nix::sys::socket::ControlMessage::ScmRights(&raw)];
+        let flags = nix::sys::socket::MsgFlags::empty();
+        nix::sys::socket::sendmsg::<()>(a.0.as_raw_fd(), &[IoSlice::new(b"x")], &rights, flags, None).unwrap();
         let got = b.receive(&mut [0; 8]).unwrap();
         assert_eq!((got.descriptors.len(), got.truncated), (SCM_MAX_FD, false));
     }

@@ -65,13 +65,7 @@ pub struct Postern(pub Vec<String>);
 impl Server for Postern {
     fn command(&self, dir: &Path, socket: &Path) -> Command {
         let mut command = Command::new(binary("postern-server"));
-        command
-            .arg("virtiofs")
-            .arg("--shared-dir")
-            .arg(dir)
-            .arg("--socket-path")
-            .arg(socket)
-            .args(&self.0);
+        command.arg("virtiofs").arg("--shared-dir").arg(dir).arg("--socket-path").arg(socket).args(&self.0);
         command
     }
 }
@@ -80,11 +74,7 @@ impl Server for Postern {
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let built = || Some(std::env::current_exe().ok()?.parent()?.parent()?.to_owned());
-    std::env::var_os("POSTERN_BIN_DIR")
-        .map(PathBuf::from)
-        .or_else(built)
-        .unwrap()
-        .join(name)
+    std::env::var_os("POSTERN_BIN_DIR").map(PathBuf::from).or_else(built).unwrap().join(name)
 }
 
 /// A directory being served; the server dies with this value.
@@ -116,11 +106,7 @@ impl Share {
         let start = Instant::now();
         while !self.socket().exists() {
             let ended = self.server.try_wait().unwrap();
-            assert!(
-                ended.is_none() && start.elapsed() < PATIENCE,
-                "no server ({ended:?}):\n{}",
-                self.log()
-            );
+            assert!(ended.is_none() && start.elapsed() < PATIENCE, "no server ({ended:?}):\n{}", self.log());
             sleep(Duration::from_millis(10));
         }
     }
@@ -166,29 +152,14 @@ impl Guest {
         let console = place.path().join("console");
         let machine = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/guest/qemu"))
             .arg(kernel.name())
-            .args(
-                shares
-                    .iter()
-                    .map(|share| format!("{}={}", share.tag, share.socket().display())),
-            )
+            .args(shares.iter().map(|share| format!("{}={}", share.tag, share.socket().display())))
             .env("CONSOLE", &console)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(
-                File::options()
-                    .create(true)
-                    .append(true)
-                    .open(&console)
-                    .unwrap(),
-            )
+            .stderr(File::options().create(true).append(true).open(&console).unwrap())
             .spawn()
             .unwrap();
-        let mut guest = Self {
-            machine,
-            shares,
-            console,
-            _place: place,
-        };
+        let mut guest = Self { machine, shares, console, _place: place };
         assert_eq!(guest.line(), "ready");
         guest
     }
@@ -196,32 +167,17 @@ impl Guest {
     /// Runs a shell script as root of the guest.
     pub fn run(&mut self, script: &str) -> Outcome {
         let request = format!("{}\n{script}", script.len());
-        self.machine
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write_all(request.as_bytes())
-            .unwrap();
+        self.machine.stdin.as_mut().unwrap().write_all(request.as_bytes()).unwrap();
         let head = self.line();
-        let (status, length) = head
-            .split_once(' ')
-            .unwrap_or_else(|| self.fail("a broken answer"));
+        let (status, length) = head.split_once(' ').unwrap_or_else(|| self.fail("a broken answer"));
         let text = self.bytes(length.parse().unwrap());
-        Outcome {
-            status: status.parse().unwrap(),
-            text: String::from_utf8_lossy(&text).into_owned(),
-        }
+        Outcome { status: status.parse().unwrap(), text: String::from_utf8_lossy(&text).into_owned() }
     }
 
     /// Runs a script that has to succeed, every command of it, and tells what it printed.
     pub fn ok(&mut self, script: &str) -> String {
         let Outcome { status, text } = self.run(&format!("set -e\n{script}"));
-        assert_eq!(
-            status,
-            0,
-            "in the guest:\n{script}\n{text}\n{}",
-            self.story()
-        );
+        assert_eq!(status, 0, "in the guest:\n{script}\n{text}\n{}", self.story());
         text
     }
 
@@ -251,17 +207,9 @@ impl Guest {
             let stdout = self.machine.stdout.as_mut().unwrap();
             let mut ready = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
             let answered = poll(&mut ready, PollTimeout::try_from(left).unwrap()).unwrap() > 0;
-            let count = if answered {
-                stdout.read(rest).unwrap()
-            } else {
-                0
-            };
+            let count = if answered { stdout.read(rest).unwrap() } else { 0 };
             if count == 0 {
-                self.fail(if answered {
-                    "the guest is gone"
-                } else {
-                    "the guest does not answer"
-                });
+                self.fail(if answered { "the guest is gone" } else { "the guest does not answer" });
             }
             rest = rest.split_at_mut(count).1;
         }
@@ -274,15 +222,8 @@ impl Guest {
 
     /// The end of what the guest's kernel and every server have printed.
     fn story(&self) -> String {
-        let servers = self
-            .shares
-            .iter()
-            .map(|share| format!("--- server of {}\n{}", share.tag, tail(&share.log())));
-        format!(
-            "--- console\n{}\n{}",
-            tail(&text_of(&self.console)),
-            servers.collect::<String>()
-        )
+        let servers = self.shares.iter().map(|share| format!("--- server of {}\n{}", share.tag, tail(&share.log())));
+        format!("--- console\n{}\n{}", tail(&text_of(&self.console)), servers.collect::<String>())
     }
 }
 
@@ -298,9 +239,7 @@ fn end(process: &mut Child) {
 }
 
 fn text_of(file: &Path) -> String {
-    fs::read(file)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 fn tail(text: &str) -> String {

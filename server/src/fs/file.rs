@@ -1,0 +1,139 @@
+//! Open files and directories: what the guest's handles stand for.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashMap;
+use postern_ipc::{Errno, Result};
+
+use super::dir::Stream;
+use super::{Fh, NodeId};
+
+/// A donated data descriptor with what is known of it.
+pub struct OpenFile {
+    descriptor: OwnedFd,
+    /// Of which node.
+    pub node: NodeId,
+    /// It had set-id bits when it was opened: a write of ours would take them away even where the writer may keep them.
+    setid: AtomicBool,
+    /// The file system can say that a read would wait.
+    nowait: AtomicBool,
+    /// Where the reading of a directory stands.
+    pub stream: Mutex<Stream>,
+}
+
+impl OpenFile {
+    /// A new one.
+    pub fn new(descriptor: OwnedFd, node: NodeId, setid: bool) -> Self {
+        let stream = Mutex::new(Stream::default());
+        Self { descriptor, node, setid: AtomicBool::new(setid), nowait: AtomicBool::new(true), stream }
+    }
+
+    /// Set-id bits may be there and must be kept by asking the helper to write.
+    pub fn has_setid(&self) -> bool {
+        self.setid.load(Ordering::Relaxed)
+    }
+
+    /// A write took the set-id bits away.
+    pub fn lost_setid(&self) {
+        self.setid.store(false, Ordering::Relaxed);
+    }
+
+    /// Reads can be tried without waiting.
+    pub fn knows_nowait(&self) -> bool {
+        self.nowait.load(Ordering::Relaxed)
+    }
+
+    /// RWF_NOWAIT gave EOPNOTSUPP: the file system has no such reads (tmpfs) and does not wait for a disk either.
+    pub fn cannot_nowait(&self) {
+        self.nowait.store(false, Ordering::Relaxed);
+    }
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// All open handles of the guest, at most `most`.
+pub struct Files {
+    open: Mutex<(HashMap<Fh, Arc<OpenFile>>, u64)>,
+    most: usize,
+}
+
+impl Files {
+    /// None yet.
+    pub fn new(most: usize) -> Self {
+        Self { open: Mutex::new((HashMap::new(), 0)), most }
+    }
+
+    /// There is room for one more, which is asked before the helper opens it.
+    ///
+    /// # Errors
+    /// ENFILE if there is not.
+    pub fn room(&self) -> Result<()> {
+        if self.with(|(open, _)| open.len()) < self.most { Ok(()) } else { Err(Errno::ENFILE) }
+    }
+
+    /// A handle for it.
+    pub fn insert(&self, file: OpenFile) -> Fh {
+        self.with(|(open, last)| {
+            *last = last.wrapping_add(1);
+            open.insert(Fh(*last), Arc::new(file));
+            Fh(*last)
+        })
+    }
+
+    /// What a handle stands for.
+    ///
+    /// # Errors
+    /// EBADF if it stands for nothing.
+    pub fn get(&self, fh: Fh) -> Result<Arc<OpenFile>> {
+        self.with(|(open, _)| open.get(&fh).cloned()).ok_or(Errno::EBADF)
+    }
+
+    /// The handle is used no more.
+    pub fn remove(&self, fh: Fh) -> Option<Arc<OpenFile>> {
+        self.with(|(open, _)| open.remove(&fh))
+    }
+
+    /// No handle is used any more.
+    pub fn clear(&self) {
+        let gone = self.with(|(open, _)| std::mem::take(open));
+        drop(gone);
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut (HashMap<Fh, Arc<OpenFile>>, u64)) -> R) -> R {
+        act(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn null() -> OpenFile {
+        OpenFile::new(std::fs::File::open("/dev/null").unwrap().into(), NodeId(1), false)
+    }
+
+    #[test]
+    fn a_handle_is_never_given_twice() {
+        let files = Files::new(8);
+        let first = files.insert(null());
+        files.remove(first);
+        assert_ne!(files.insert(null()), first);
+        assert_eq!(files.get(first).err(), Some(Errno::EBADF));
+    }
+
+    #[test]
+    fn at_the_limit_the_answer_is_enfile() {
+        let files = Files::new(1);
+        assert_eq!(files.room(), Ok(()));
+        files.insert(null());
+        assert_eq!(files.room(), Err(Errno::ENFILE));
+        files.clear();
+        assert_eq!(files.room(), Ok(()));
+    }
+}

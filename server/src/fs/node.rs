@@ -1,0 +1,432 @@
+//! The table of nodes: what the guest's node ids stand for.
+//!
+//! A node remembers who it is (mount, device, inode, birth) and where it was last seen (parent, name); an O_PATH
+//! descriptor of it is only a cache. At most `most_held` descriptors are held; the hand of a clock takes them from nodes
+//! that were not used since it last came by. A node that cannot be found by name any more, or is open, keeps its own.
+//!
+//! One lock guards the table; no system call is made under it.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+use postern_ipc::attr::{Attr, FileId, Time};
+use postern_ipc::name::FileName;
+use postern_ipc::{Errno, Result};
+
+use super::{NodeId, ROOT};
+
+/// All nodes the guest may name.
+pub struct Nodes {
+    table: Mutex<Table>,
+    most_held: usize,
+}
+
+struct Table {
+    nodes: HashMap<NodeId, Node>,
+    by_identity: HashMap<FileId, NodeId>,
+    /// Nodes that hold a descriptor, in the order the clock's hand meets them.
+    clock: VecDeque<NodeId>,
+    next: u64,
+}
+
+struct Node {
+    identity: Identity,
+    seen: Option<Seen>,
+    /// References of the guest: look-ups not yet forgotten.
+    lookups: u64,
+    /// Nodes last seen in this one; it stays while they do.
+    children: u64,
+    /// Open handles.
+    opens: u64,
+    pin: Option<Arc<OwnedFd>>,
+    used: bool,
+}
+
+/// Which file a node is. An inode number may be given to another file once this one is gone; the birth differs then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    id: FileId,
+    born: Option<Time>,
+}
+
+impl Identity {
+    /// As its attributes say.
+    pub fn of(attr: &Attr) -> Self {
+        Self { id: attr.id, born: attr.btime }
+    }
+}
+
+/// Where a node was last seen.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The directory.
+    pub parent: NodeId,
+    name: Box<[u8]>,
+}
+
+impl Seen {
+    fn new(parent: NodeId, name: &FileName) -> Self {
+        Self { parent, name: name.as_bytes().into() }
+    }
+
+    /// The name in it.
+    ///
+    /// # Errors
+    /// None in fact: it was a file name when it came.
+    pub fn name(&self) -> Result<FileName> {
+        FileName::new(&self.name)
+    }
+
+    fn is(&self, parent: NodeId, name: &FileName) -> bool {
+        self.parent == parent && *self.name == *name.as_bytes()
+    }
+}
+
+/// How to reach a node.
+pub enum Place {
+    /// Here it is.
+    Pinned(Arc<OwnedFd>),
+    /// Look there, and believe only this identity.
+    Named(Seen, Identity),
+}
+
+impl Nodes {
+    /// A table that knows the root only.
+    pub fn new(root: OwnedFd, attr: &Attr, most_held: usize) -> Self {
+        let identity = Identity::of(attr);
+        let node =
+            Node { identity, seen: None, lookups: 1, children: 0, opens: 0, pin: Some(Arc::new(root)), used: true };
+        let table = Table {
+            nodes: HashMap::from_iter([(ROOT, node)]),
+            by_identity: HashMap::from_iter([(identity.id, ROOT)]),
+            clock: VecDeque::new(),
+            next: ROOT.0.wrapping_add(1),
+        };
+        Self { table: Mutex::new(table), most_held }
+    }
+
+    /// Forgets everything but the root, as if the guest had given all references back.
+    pub fn reset(&self) {
+        let mut table = self.lock();
+        let gone: Vec<Node> = table.nodes.extract_if(|&id, _| id != ROOT).map(|(_, node)| node).collect();
+        table.by_identity.retain(|_, &mut id| id == ROOT);
+        table.clock.clear();
+        if let Some(root) = table.nodes.get_mut(&ROOT) {
+            (root.children, root.opens) = (0, 0);
+        }
+        drop(table);
+        drop(gone);
+    }
+
+    /// A name led to a file: its node, with one more reference of the guest.
+    pub fn found(&self, parent: NodeId, name: &FileName, attr: &Attr) -> NodeId {
+        self.lock().found(Some(Seen::new(parent, name)), Identity::of(attr))
+    }
+
+    /// A file without a name was made: it keeps its descriptor for as long as it lives.
+    pub fn nameless(&self, attr: &Attr, pin: OwnedFd) -> NodeId {
+        let node = self.lock().found(None, Identity::of(attr));
+        self.hold(node, Arc::new(pin));
+        node
+    }
+
+    /// The guest gives references back; more than it has, and those of the root, change nothing.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        let mut table = self.lock();
+        if node != ROOT
+            && let Some(entry) = table.nodes.get_mut(&node)
+        {
+            entry.lookups = entry.lookups.saturating_sub(count);
+        }
+        let gone = table.sweep(node);
+        drop(table);
+        drop(gone);
+    }
+
+    /// How to reach a node.
+    ///
+    /// # Errors
+    /// ESTALE if the guest does not know it or its name is gone without leaving a descriptor.
+    pub fn place(&self, node: NodeId) -> Result<Place> {
+        let mut table = self.lock();
+        let entry = table.nodes.get_mut(&node).ok_or(Errno::ESTALE)?;
+        if let Some(pin) = &entry.pin {
+            entry.used = true;
+            return Ok(Place::Pinned(Arc::clone(pin)));
+        }
+        entry.seen.clone().map(|seen| Place::Named(seen, entry.identity)).ok_or(Errno::ESTALE)
+    }
+
+    /// A descriptor of `node` was opened: keep it, and give back others that have become too many.
+    pub fn hold(&self, node: NodeId, pin: Arc<OwnedFd>) -> Arc<OwnedFd> {
+        let mut table = self.lock();
+        let Some(entry) = table.nodes.get_mut(&node) else { return pin };
+        if let Some(held) = &entry.pin {
+            return Arc::clone(held);
+        }
+        entry.pin = Some(Arc::clone(&pin));
+        entry.used = true;
+        table.clock.push_back(node);
+        let spare = table.spare(self.most_held);
+        drop(table);
+        drop(spare);
+        pin
+    }
+
+    /// Which node a file is, if the guest knows it.
+    pub fn known(&self, attr: &Attr) -> Option<NodeId> {
+        let table = self.lock();
+        let node = *table.by_identity.get(&attr.id)?;
+        (table.nodes.get(&node)?.identity == Identity::of(attr)).then_some(node)
+    }
+
+    /// A name of `node` was removed. If it was the one the node is known by, the node has only `pin` left.
+    pub fn unnamed(&self, node: NodeId, parent: NodeId, name: &FileName, pin: Arc<OwnedFd>) {
+        self.hold(node, pin);
+        let mut table = self.lock();
+        if table.nodes.get(&node).and_then(|n| n.seen.as_ref()).is_some_and(|seen| seen.is(parent, name)) {
+            table.see(node, None);
+            let gone = table.sweep(parent);
+            drop(table);
+            drop(gone);
+        }
+    }
+
+    /// `node` has a new name.
+    pub fn renamed(&self, node: NodeId, parent: NodeId, name: &FileName) {
+        self.lock().see(node, Some(Seen::new(parent, name)));
+    }
+
+    /// A handle to `node` was opened.
+    pub fn opened(&self, node: NodeId) {
+        if let Some(entry) = self.lock().nodes.get_mut(&node) {
+            entry.opens = entry.opens.saturating_add(1);
+        }
+    }
+
+    /// A handle to `node` was closed.
+    pub fn closed(&self, node: NodeId) {
+        let mut table = self.lock();
+        if let Some(entry) = table.nodes.get_mut(&node) {
+            entry.opens = entry.opens.saturating_sub(1);
+        }
+        let gone = table.sweep(node);
+        drop(table);
+        drop(gone);
+    }
+
+    /// Nodes and descriptors held, for the log.
+    pub fn count(&self) -> (usize, usize) {
+        let table = self.lock();
+        (table.nodes.len(), table.clock.len())
+    }
+
+    /// A panic elsewhere leaves the table whole: no step between two of its changes can panic.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn found(&mut self, seen: Option<Seen>, identity: Identity) -> NodeId {
+        let known = self.by_identity.get(&identity.id).copied();
+        let node = match known.filter(|id| self.nodes.get(id).is_some_and(|node| node.identity == identity)) {
+            Some(node) => node,
+            None => self.add(identity),
+        };
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.lookups = entry.lookups.saturating_add(1);
+            let same = matches!((&entry.seen, &seen), (Some(a), Some(b)) if a.parent == b.parent && a.name == b.name);
+            if !same && node != ROOT {
+                self.see(node, seen);
+            }
+        }
+        node
+    }
+
+    fn add(&mut self, identity: Identity) -> NodeId {
+        let id = NodeId(self.next);
+        self.next = self.next.wrapping_add(1);
+        let node = Node { identity, seen: None, lookups: 0, children: 0, opens: 0, pin: None, used: false };
+        self.nodes.insert(id, node);
+        self.by_identity.insert(identity.id, id);
+        id
+    }
+
+    /// Moves `node` to where it was seen, keeping the count of its old and new directory.
+    fn see(&mut self, node: NodeId, seen: Option<Seen>) {
+        let new = seen.as_ref().map(|seen| seen.parent);
+        let Some(entry) = self.nodes.get_mut(&node) else { return };
+        let old = std::mem::replace(&mut entry.seen, seen).map(|seen| seen.parent);
+        if old == new {
+            return;
+        }
+        if let Some(parent) = new.and_then(|id| self.nodes.get_mut(&id)) {
+            parent.children = parent.children.saturating_add(1);
+        }
+        if let Some(parent) = old.and_then(|id| self.nodes.get_mut(&id)) {
+            parent.children = parent.children.saturating_sub(1);
+        }
+    }
+
+    /// Removes `node` and then its directories upwards, as far as nothing refers to them. What was removed is dropped
+    /// by the caller, outside the lock: it closes descriptors.
+    fn sweep(&mut self, node: NodeId) -> Vec<Node> {
+        let mut gone = Vec::new();
+        let mut at = Some(node);
+        while let Some(id) = at.filter(|&id| id != ROOT) {
+            let idle = |node: &Node| node.lookups == 0 && node.children == 0 && node.opens == 0;
+            if !self.nodes.get(&id).is_some_and(idle) {
+                break;
+            }
+            at = self.nodes.get(&id).and_then(|node| node.seen.as_ref()).map(|seen| seen.parent);
+            self.see(id, None);
+            let Some(node) = self.nodes.remove(&id) else { break };
+            if self.by_identity.get(&node.identity.id) == Some(&id) {
+                self.by_identity.remove(&node.identity.id);
+            }
+            gone.push(node);
+        }
+        gone
+    }
+
+    /// Turns the clock's hand until no more than `most` descriptors are held: once around for nodes not used since,
+    /// once for all that can be found by name, and if that is not enough for those that will be lost (ESTALE) with
+    /// their descriptor because their last name is gone. What is open is never taken.
+    fn spare(&mut self, most: usize) -> Vec<Arc<OwnedFd>> {
+        let mut spare = Vec::new();
+        let round = self.clock.len();
+        let mut turns = round.saturating_mul(3);
+        while self.clock.len() > most && turns > 0 {
+            turns = turns.saturating_sub(1);
+            let Some(id) = self.clock.pop_front() else { break };
+            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            let needed = node.opens > 0 || (node.seen.is_none() && turns >= round);
+            if std::mem::take(&mut node.used) || needed {
+                self.clock.push_back(id);
+            } else {
+                spare.extend(node.pin.take());
+            }
+        }
+        spare
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postern_ipc::attr::Dev;
+    use postern_ipc::id::{GuestGid, GuestUid};
+
+    fn attr(ino: u64, born: i64) -> Attr {
+        let now = Time { sec: born, nsec: 0 };
+        let dev = Dev::default();
+        Attr {
+            id: FileId { mount: 1, dev, ino },
+            mode: libc::S_IFREG,
+            nlink: 1,
+            uid: GuestUid(0),
+            gid: GuestGid(0),
+            rdev: dev,
+            size: 0,
+            blocks: 0,
+            blksize: 4096,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: Some(now),
+            mount_root: false,
+        }
+    }
+
+    fn name(name: &str) -> FileName {
+        FileName::new(name.as_bytes()).unwrap()
+    }
+
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    fn nodes(most_held: usize) -> Nodes {
+        Nodes::new(null(), &attr(1, 0), most_held)
+    }
+
+    #[test]
+    fn two_names_of_one_file_are_one_node() {
+        let nodes = nodes(8);
+        let a = nodes.found(ROOT, &name("a"), &attr(5, 0));
+        assert_eq!(nodes.found(ROOT, &name("b"), &attr(5, 0)), a);
+        nodes.forget(a, 1);
+        assert!(nodes.place(a).is_ok());
+        nodes.forget(a, 1);
+        assert_eq!(nodes.place(a).err(), Some(Errno::ESTALE));
+    }
+
+    #[test]
+    fn an_inode_number_given_to_a_new_file_is_a_new_node() {
+        let nodes = nodes(8);
+        let old = nodes.found(ROOT, &name("a"), &attr(5, 0));
+        assert_ne!(nodes.found(ROOT, &name("a"), &attr(5, 1)), old);
+    }
+
+    #[test]
+    fn forgetting_the_root_or_too_much_changes_nothing_else() {
+        let nodes = nodes(8);
+        nodes.forget(ROOT, u64::MAX);
+        assert!(nodes.place(ROOT).is_ok());
+        nodes.forget(NodeId(99), 1);
+        let a = nodes.found(ROOT, &name("a"), &attr(5, 0));
+        nodes.forget(a, u64::MAX);
+        assert_eq!(nodes.count().0, 1);
+    }
+
+    #[test]
+    fn a_forgotten_directory_stays_while_something_was_seen_in_it() {
+        let nodes = nodes(8);
+        let dir = nodes.found(ROOT, &name("d"), &attr(5, 0));
+        let file = nodes.found(dir, &name("f"), &attr(6, 0));
+        nodes.forget(dir, 1);
+        assert!(nodes.place(dir).is_ok());
+        nodes.forget(file, 1);
+        assert_eq!(nodes.count().0, 1);
+    }
+
+    #[test]
+    fn only_so_many_descriptors_are_held_and_the_used_ones_stay() {
+        let nodes = nodes(4);
+        let ids: Vec<_> = (0..20).map(|i| nodes.found(ROOT, &name(&i.to_string()), &attr(10 + i, 0))).collect();
+        for &id in &ids {
+            nodes.hold(id, Arc::new(null()));
+            let _ = nodes.place(ids[0]);
+        }
+        assert_eq!(nodes.count().1, 4);
+        assert!(matches!(nodes.place(ids[0]), Ok(Place::Pinned(_))));
+        assert!(matches!(nodes.place(ids[3]), Ok(Place::Named(..))));
+    }
+
+    #[test]
+    fn a_node_without_a_name_keeps_its_descriptor() {
+        let nodes = nodes(2);
+        let a = nodes.found(ROOT, &name("a"), &attr(5, 0));
+        nodes.hold(a, Arc::new(null()));
+        nodes.unnamed(a, ROOT, &name("a"), Arc::new(null()));
+        for i in 0..10 {
+            let other = nodes.found(ROOT, &name(&i.to_string()), &attr(10 + i, 0));
+            nodes.hold(other, Arc::new(null()));
+        }
+        assert!(matches!(nodes.place(a), Ok(Place::Pinned(_))));
+    }
+
+    #[test]
+    fn a_reset_leaves_the_root_only() {
+        let nodes = nodes(8);
+        let dir = nodes.found(ROOT, &name("d"), &attr(5, 0));
+        nodes.found(dir, &name("f"), &attr(6, 0));
+        nodes.hold(dir, Arc::new(null()));
+        nodes.reset();
+        assert_eq!(nodes.count(), (1, 0));
+        assert!(nodes.place(ROOT).is_ok());
+    }
+}

@@ -1,0 +1,445 @@
+//! The share: what needs no credentials is done here on donated descriptors, the rest is one call to the helper.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, PoisonError};
+
+use nix::fcntl::FallocateFlags;
+use postern_ipc::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
+use postern_ipc::client::Links;
+use postern_ipc::frame::DATA_MAX;
+use postern_ipc::id::Caller;
+use postern_ipc::name::{FileName, Target, XattrName};
+use postern_ipc::op::{self, Fsx, Op};
+use postern_ipc::{Errno, Result};
+
+use super::file::{Files, OpenFile};
+use super::node::{Identity, Nodes, Place};
+use super::walk::{Walk, Walker};
+use super::{Detail, Dirent, Entry, Fh, Fs, Listing, NodeId, Seek, Sink, Source, Space, Spot, Wait};
+
+/// Most directories opened one below the other to find a node again.
+const DEEPEST: usize = 65_536;
+
+/// The share as the server sees it.
+pub struct Tree {
+    nodes: Nodes,
+    files: Files,
+    walk: Walk,
+    links: Arc<Links>,
+}
+
+impl Tree {
+    /// Of the share whose root the helper gave, holding at most `most_pins` descriptors of nodes and `most_files` open
+    /// files.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub fn new(root: OwnedFd, links: Arc<Links>, walker: Walker, most_pins: usize, most_files: usize) -> Result<Self> {
+        let attr = Attr::of(root.as_fd())?;
+        let walk = Walk::new(Arc::clone(&links), walker);
+        Ok(Self { nodes: Nodes::new(root, &attr, most_pins), files: Files::new(most_files), walk, links })
+    }
+
+    /// An O_PATH descriptor of a node: the one held, or found again by name from the nearest directory that has one.
+    fn pin(&self, node: NodeId) -> Result<Arc<OwnedFd>> {
+        let mut below = Vec::new();
+        let mut at = node;
+        let mut pin = loop {
+            match self.nodes.place(at)? {
+                Place::Pinned(pin) => break pin,
+                Place::Named(seen, identity) => {
+                    let parent = seen.parent;
+                    below.push((at, seen, identity));
+                    at = parent;
+                }
+            }
+            if below.len() > DEEPEST {
+                return Err(Errno::ESTALE);
+            }
+        };
+        while let Some((node, seen, identity)) = below.pop() {
+            let found = self.walk.open(pin.as_fd(), &seen.name()?);
+            let (descriptor, attr) = found.map_err(|errno| match errno {
+                Errno::ENOENT | Errno::ENOTDIR => Errno::ESTALE,
+                other => other,
+            })?;
+            if Identity::of(&attr) != identity {
+                return Err(Errno::ESTALE);
+            }
+            pin = self.nodes.hold(node, Arc::new(descriptor));
+        }
+        Ok(pin)
+    }
+
+    /// Asks the helper about one node.
+    fn ask<O, R>(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        op: &O,
+        take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
+    ) -> Result<R>
+    where
+        O: for<'a> Op<At<std::os::fd::BorrowedFd<'a>> = [std::os::fd::BorrowedFd<'a>; 1]>,
+    {
+        let pin = self.pin(node)?;
+        self.links.call(caller, op, &[pin.as_fd()], b"", take)
+    }
+
+    /// Asks the helper to make `name` in `parent`.
+    fn make<O>(&self, caller: Caller, parent: NodeId, name: &FileName, op: &O) -> Result<Entry>
+    where
+        O: for<'a> Op<At<std::os::fd::BorrowedFd<'a>> = [std::os::fd::BorrowedFd<'a>; 1], Reply = Attr>,
+    {
+        let attr = self.ask(caller, parent, op, |attr, _, _| attr)?;
+        Ok(self.entry(parent, name, attr))
+    }
+
+    fn entry(&self, parent: NodeId, name: &FileName, attr: Attr) -> Entry {
+        Entry { node: self.nodes.found(parent, name, &attr), attr }
+    }
+
+    /// The node a name stands for, if the guest knows it, and a descriptor of it, because the name is about to go.
+    fn last_sight(&self, parent: &OwnedFd, name: &FileName) -> Result<Option<(NodeId, Arc<OwnedFd>)>> {
+        let attr = self.walk.stat(parent.as_fd(), name)?;
+        let Some(node) = self.nodes.known(&attr) else { return Ok(None) };
+        if let Place::Pinned(pin) = self.nodes.place(node)? {
+            return Ok(Some((node, pin)));
+        }
+        let (pin, found) = self.walk.open(parent.as_fd(), name)?;
+        Ok((Identity::of(&found) == Identity::of(&attr)).then(|| (node, Arc::new(pin))))
+    }
+
+    fn remove<O>(&self, parent: NodeId, name: &FileName, op: &O) -> Result<()>
+    where
+        O: for<'a> Op<At<std::os::fd::BorrowedFd<'a>> = [std::os::fd::BorrowedFd<'a>; 1]>,
+    {
+        let dir = self.pin(parent)?;
+        let node = self.last_sight(&dir, name)?;
+        self.links.call(Caller::Root, op, &[dir.as_fd()], b"", |_, _, _| ())?;
+        if let Some((node, pin)) = node {
+            self.nodes.unnamed(node, parent, name, pin);
+        }
+        Ok(())
+    }
+
+    fn keep(&self, node: NodeId, file: OwnedFd, setid: bool) -> Fh {
+        self.nodes.opened(node);
+        self.files.insert(OpenFile::new(file, node, setid))
+    }
+
+    /// Writes through the helper, which may keep set-id bits.
+    fn write_keeping(&self, file: &OpenFile, offset: u64, from: &mut dyn Source) -> Result<usize> {
+        let pin = self.pin(file.node)?;
+        let mut buffer = vec![0; from.left().min(DATA_MAX)];
+        let mut done = 0_usize;
+        while from.left() > 0 {
+            let part = from.take(&mut buffer)?;
+            let data = buffer.get(..part).ok_or(Errno::EIO)?;
+            let at = offset.checked_add(u64::try_from(done).map_err(|_| Errno::EFBIG)?).ok_or(Errno::EFBIG)?;
+            let wrote = self.links.call(Caller::Root, &op::Write { offset: at }, &[pin.as_fd()], data, |n, _, _| n);
+            let wrote = match wrote {
+                Ok(wrote) => usize::try_from(wrote).map_err(|_| Errno::EIO)?,
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            };
+            done = done.saturating_add(wrote);
+            if wrote < part {
+                break;
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// The guest's look-ups count for entries that reach it only.
+fn list(tree: &Tree, file: &OpenFile, detail: Detail, raw: &super::dir::Raw<'_>, to: &mut dyn Listing) -> Result<bool> {
+    if !to.fits(raw.name.len()) {
+        return Ok(false);
+    }
+    let mut dirent = Dirent { ino: raw.ino, next: raw.next, kind: raw.kind, name: raw.name, entry: None };
+    if detail == Detail::Entries
+        && let Ok(name) = FileName::new(raw.name)
+    {
+        match tree.walk.stat(file.as_fd(), &name) {
+            Ok(attr) => dirent.entry = Some(tree.entry(file.node, &name, attr)),
+            Err(Errno::ENOENT) => return Ok(true),
+            Err(_) => {}
+        }
+    }
+    to.push(&dirent);
+    Ok(true)
+}
+
+impl Fs for Tree {
+    fn enter(&self, thread: usize) {
+        self.links.enter(thread);
+    }
+
+    fn reset(&self) {
+        self.files.clear();
+        self.nodes.reset();
+    }
+
+    fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry> {
+        let attr = self.walk.stat(self.pin(parent)?.as_fd(), name)?;
+        Ok(self.entry(parent, name, attr))
+    }
+
+    fn forget(&self, node: NodeId, count: u64) {
+        self.nodes.forget(node, count);
+    }
+
+    fn getattr(&self, node: NodeId, fh: Option<Fh>) -> Result<Attr> {
+        match fh {
+            Some(fh) => Attr::of(self.files.get(fh)?.as_fd()),
+            None => Attr::of(self.pin(node)?.as_fd()),
+        }
+    }
+
+    fn setattr(&self, node: NodeId, changes: &Changes) -> Result<Attr> {
+        self.ask(Caller::Root, node, &op::SetAttr { changes: *changes }, |attr, _, _| attr)
+    }
+
+    fn readlink(&self, node: NodeId, to: &mut dyn Sink) -> Result<()> {
+        let pin = self.pin(node)?;
+        let target = rustix::fs::readlinkat(pin.as_fd(), c"", Vec::new())?;
+        to.put(target.as_bytes())
+    }
+
+    fn statfs(&self, node: NodeId) -> Result<Space> {
+        let space = rustix::fs::fstatvfs(self.pin(node)?.as_fd())?;
+        Ok(Space {
+            bsize: space.f_bsize,
+            frsize: space.f_frsize,
+            blocks: space.f_blocks,
+            bfree: space.f_bfree,
+            bavail: space.f_bavail,
+            files: space.f_files,
+            ffree: space.f_ffree,
+            namelen: space.f_namemax,
+        })
+    }
+
+    fn syncfs(&self, node: NodeId) -> Result<()> {
+        self.ask(Caller::Root, node, &op::SyncFs {}, |(), _, _| ())
+    }
+
+    fn mkdir(&self, caller: Caller, parent: NodeId, name: &FileName, mode: Mode, umask: Mode) -> Result<Entry> {
+        self.make(caller, parent, name, &op::Mkdir { name: *name, mode, umask })
+    }
+
+    fn mknod(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &FileName,
+        kind: NodeKind,
+        mode: Mode,
+        umask: Mode,
+    ) -> Result<Entry> {
+        self.make(caller, parent, name, &op::Mknod { name: *name, kind, mode, umask })
+    }
+
+    fn symlink(&self, caller: Caller, parent: NodeId, name: &FileName, target: Target) -> Result<Entry> {
+        self.make(caller, parent, name, &op::Symlink { name: *name, target })
+    }
+
+    fn link(&self, node: NodeId, parent: NodeId, name: &FileName) -> Result<Entry> {
+        let (pin, dir) = (self.pin(node)?, self.pin(parent)?);
+        let at = [pin.as_fd(), dir.as_fd()];
+        let attr = self.links.call(Caller::Root, &op::Link { name: *name }, &at, b"", |attr, [], _| attr)?;
+        Ok(self.entry(parent, name, attr))
+    }
+
+    fn unlink(&self, parent: NodeId, name: &FileName) -> Result<()> {
+        self.remove(parent, name, &op::Unlink { name: *name })
+    }
+
+    fn rmdir(&self, parent: NodeId, name: &FileName) -> Result<()> {
+        self.remove(parent, name, &op::Rmdir { name: *name })
+    }
+
+    fn rename(&self, from: (NodeId, &FileName), to: (NodeId, &FileName), flags: RenameFlags) -> Result<()> {
+        let (old_dir, new_dir) = (self.pin(from.0)?, self.pin(to.0)?);
+        let moved = self.last_sight(&old_dir, from.1)?;
+        let replaced = match self.last_sight(&new_dir, to.1) {
+            Err(Errno::ENOENT) => None,
+            replaced => replaced?,
+        };
+        let op = op::Rename { name: *from.1, new_name: *to.1, flags };
+        self.links.call(Caller::Root, &op, &[old_dir.as_fd(), new_dir.as_fd()], b"", |(), [], _| ())?;
+        let same = matches!((&moved, &replaced), (Some((a, _)), Some((b, _))) if a == b);
+        if same {
+            return Ok(());
+        }
+        if let Some((node, pin)) = replaced {
+            if flags.contains(RenameFlags::EXCHANGE) {
+                self.nodes.renamed(node, from.0, from.1);
+            } else {
+                self.nodes.unnamed(node, to.0, to.1, pin);
+            }
+        }
+        if let Some((node, _)) = moved {
+            self.nodes.renamed(node, to.0, to.1);
+        }
+        Ok(())
+    }
+
+    fn open(&self, node: NodeId, flags: OpenFlags) -> Result<Fh> {
+        self.files.room()?;
+        let file = self.ask(Caller::Root, node, &op::Open { flags }, |(), [file], _| file)?;
+        let setid = flags.contains(OpenFlags::WRITE) && Attr::of(file.as_fd())?.has_setid();
+        Ok(self.keep(node, file, setid))
+    }
+
+    fn create(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &FileName,
+        mode: Mode,
+        umask: Mode,
+        flags: OpenFlags,
+    ) -> Result<(Entry, Fh)> {
+        self.files.room()?;
+        let op = op::Create { name: *name, mode, umask, flags };
+        let (attr, file) = self.ask(caller, parent, &op, |attr, [file], _| (attr, file))?;
+        let entry = self.entry(parent, name, attr);
+        Ok((entry, self.keep(entry.node, file, attr.has_setid())))
+    }
+
+    fn tmpfile(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        mode: Mode,
+        umask: Mode,
+        flags: OpenFlags,
+    ) -> Result<(Entry, Fh)> {
+        self.files.room()?;
+        let op = op::TmpFile { mode, umask, flags };
+        let (attr, pin, file) = self.ask(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
+        let entry = Entry { node: self.nodes.nameless(&attr, pin), attr };
+        Ok((entry, self.keep(entry.node, file, attr.has_setid())))
+    }
+
+    fn release(&self, fh: Fh) {
+        if let Some(file) = self.files.remove(fh) {
+            self.nodes.closed(file.node);
+        }
+    }
+
+    fn read(&self, fh: Fh, offset: u64, wait: Wait, to: &mut dyn Sink) -> Result<usize> {
+        let file = self.files.get(fh)?;
+        if wait == Wait::Never && file.knows_nowait() {
+            match to.read_from(file.as_fd(), offset, Wait::Never) {
+                Err(Errno::EOPNOTSUPP) => file.cannot_nowait(),
+                read => return read,
+            }
+        }
+        to.read_from(file.as_fd(), offset, Wait::AsNeeded)
+    }
+
+    fn write(&self, fh: Fh, offset: u64, kill_setid: bool, from: &mut dyn Source) -> Result<usize> {
+        let file = self.files.get(fh)?;
+        if file.has_setid() {
+            if !kill_setid {
+                return self.write_keeping(&file, offset, from);
+            }
+            file.lost_setid();
+        }
+        from.write_to(file.as_fd(), offset)
+    }
+
+    fn fsync(&self, fh: Fh, data_only: bool) -> Result<()> {
+        let file = self.files.get(fh)?;
+        let sync = if data_only { rustix::fs::fdatasync } else { rustix::fs::fsync };
+        Ok(sync(&file)?)
+    }
+
+    fn fallocate(&self, fh: Fh, mode: u32, offset: u64, length: u64) -> Result<()> {
+        let file = self.files.get(fh)?;
+        if file.has_setid() {
+            let op = op::Fallocate { mode, offset, length };
+            return self.ask(Caller::Root, file.node, &op, |(), _, _| ());
+        }
+        let mode = i32::try_from(mode).ok().and_then(FallocateFlags::from_bits).ok_or(Errno::EOPNOTSUPP)?;
+        let signed = |n: u64| i64::try_from(n).map_err(|_| Errno::EFBIG);
+        Ok(nix::fcntl::fallocate(&*file, mode, signed(offset)?, signed(length)?)?)
+    }
+
+    fn lseek(&self, fh: Fh, seek: Seek) -> Result<u64> {
+        let from = match seek {
+            Seek::Data(offset) => rustix::fs::SeekFrom::Data(offset),
+            Seek::Hole(offset) => rustix::fs::SeekFrom::Hole(offset),
+        };
+        Ok(rustix::fs::seek(&*self.files.get(fh)?, from)?)
+    }
+
+    fn copy_range(&self, from: Spot, to: Spot, length: u64) -> Result<u64> {
+        let (source, target) = (self.files.get(from.fh)?, self.files.get(to.fh)?);
+        if target.has_setid() {
+            let (a, b) = (self.pin(source.node)?, self.pin(target.node)?);
+            let op = op::CopyRange { from_offset: from.offset, to_offset: to.offset, length };
+            return self.links.call(Caller::Root, &op, &[a.as_fd(), b.as_fd()], b"", |copied, [], _| copied);
+        }
+        let (mut from_at, mut to_at) = (from.offset, to.offset);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let copied = rustix::fs::copy_file_range(&*source, Some(&mut from_at), &*target, Some(&mut to_at), length)?;
+        u64::try_from(copied).map_err(|_| Errno::EIO)
+    }
+
+    fn opendir(&self, node: NodeId) -> Result<Fh> {
+        self.files.room()?;
+        let file = self.ask(Caller::Root, node, &op::OpenDir {}, |(), [file], _| file)?;
+        Ok(self.keep(node, file, false))
+    }
+
+    fn readdir(&self, fh: Fh, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
+        let file = self.files.get(fh)?;
+        // What an entry takes in the reply, against about 32 bytes in the kernel's own.
+        let about = if detail == Detail::Entries { to.room() / 5 } else { to.room() };
+        let mut stream = file.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.read(file.as_fd(), offset, about, |raw| list(self, &file, detail, raw, to))
+    }
+
+    fn getxattr(&self, node: NodeId, name: &XattrName, size: u32, to: &mut dyn Sink) -> Result<u32> {
+        let op = op::GetXattr { name: *name, size };
+        self.ask(Caller::Root, node, &op, |length, _, value| to.put(value).map(|()| length))?
+    }
+
+    fn setxattr(&self, node: NodeId, name: &XattrName, value: &[u8], flags: XattrFlags) -> Result<()> {
+        let pin = self.pin(node)?;
+        let op = op::SetXattr { name: *name, flags };
+        self.links.call(Caller::Root, &op, &[pin.as_fd()], value, |(), [], _| ())
+    }
+
+    fn listxattr(&self, node: NodeId, size: u32, to: &mut dyn Sink) -> Result<u32> {
+        self.ask(Caller::Root, node, &op::ListXattr { size }, |length, _, names| to.put(names).map(|()| length))?
+    }
+
+    fn removexattr(&self, node: NodeId, name: &XattrName) -> Result<()> {
+        self.ask(Caller::Root, node, &op::RemoveXattr { name: *name }, |(), _, _| ())
+    }
+
+    fn get_flags(&self, node: NodeId) -> Result<u32> {
+        self.ask(Caller::Root, node, &op::GetFlags {}, |flags, _, _| flags)
+    }
+
+    fn set_flags(&self, node: NodeId, flags: u32) -> Result<()> {
+        self.ask(Caller::Root, node, &op::SetFlags { flags }, |(), _, _| ())
+    }
+
+    fn get_fsx(&self, node: NodeId) -> Result<Fsx> {
+        self.ask(Caller::Root, node, &op::GetFsx {}, |fsx, _, _| fsx)
+    }
+
+    fn set_fsx(&self, node: NodeId, fsx: Fsx) -> Result<()> {
+        self.ask(Caller::Root, node, &op::SetFsx { fsx }, |(), _, _| ())
+    }
+
+    fn get_version(&self, node: NodeId) -> Result<u32> {
+        self.ask(Caller::Root, node, &op::GetVersion {}, |version, _, _| version)
+    }
+}

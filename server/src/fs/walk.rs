@@ -1,0 +1,76 @@
+//! Looking a name up: by the server itself where it may, by the helper otherwise.
+//!
+//! The server walks only in an empty root: there an O_PATH descriptor of the share is all it can start from. What its
+//! own id may not search the helper looks up, so nothing depends on the server's rights but speed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode as NixMode;
+use postern_ipc::attr::Attr;
+use postern_ipc::client::Links;
+use postern_ipc::id::Caller;
+use postern_ipc::name::FileName;
+use postern_ipc::op::Lookup;
+use postern_ipc::{Errno, Result};
+
+/// Who looks names up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Walker {
+    /// The server, and the helper where the server may not.
+    Server,
+    /// The helper alone: the server has no empty root.
+    Helper,
+}
+
+/// Looks names up.
+pub struct Walk {
+    links: Arc<Links>,
+    walker: Walker,
+}
+
+impl Walk {
+    /// Through these links.
+    pub fn new(links: Arc<Links>, walker: Walker) -> Self {
+        Self { links, walker }
+    }
+
+    /// What a name in `dir` is.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, ENAMETOOLONG, EACCES.
+    pub fn stat(&self, dir: BorrowedFd<'_>, name: &FileName) -> Result<Attr> {
+        self.look(dir, name, || Attr::of_entry(dir, name), |attr, _| attr)
+    }
+
+    /// An O_PATH descriptor of a name in `dir`, and what it is.
+    ///
+    /// # Errors
+    /// As [`Self::stat`].
+    pub fn open(&self, dir: BorrowedFd<'_>, name: &FileName) -> Result<(OwnedFd, Attr)> {
+        let here = || {
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let pin = openat(dir, name.as_c_str(), flags, NixMode::empty())?;
+            let attr = Attr::of(pin.as_fd())?;
+            Ok((pin, attr))
+        };
+        self.look(dir, name, here, |attr, pin| (pin, attr))
+    }
+
+    fn look<T>(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &FileName,
+        here: impl FnOnce() -> Result<T>,
+        there: impl FnOnce(Attr, OwnedFd) -> T,
+    ) -> Result<T> {
+        if self.walker == Walker::Server {
+            match here() {
+                Err(Errno::EACCES) => {}
+                looked => return looked,
+            }
+        }
+        self.links.call(Caller::Root, &Lookup { name: *name }, &[dir], b"", |attr, [pin], _| there(attr, pin))
+    }
+}
