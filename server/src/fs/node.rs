@@ -167,7 +167,6 @@ impl Nodes {
             return Arc::clone(held);
         }
         entry.pin = Some(Arc::clone(&pin));
-        entry.used = true;
         table.clock.push_back(node);
         let spare = table.spare(self.most_held);
         drop(table);

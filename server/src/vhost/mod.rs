@@ -1,0 +1,9 @@
+//! A vhost-user back-end for any virtio device whose requests are descriptor chains with an answer.
+
+mod device;
+mod memory;
+mod request;
+
+pub use device::{Device, Outcome, Place};
+pub use memory::{GuestIovecs, preadv2, pwritev2};
+pub use request::{Fault, Request};
