@@ -1,3 +1,76 @@
-//! placeholder
+//! What the tests stand on: a guest without a virtual machine.
+//!
+//! A [`Share`] is a directory served by one of the [`Kind`]s: postern in each of its identity cases,
+//! or a peer, which proves the tests. A test is a [`fuse::Process`] of it: it speaks FUSE over real rings in
+//! shared memory, and looks at the directory from the host's side through [`Host`].
+//!
+//! A behaviour is written once, named as a sentence, and becomes one test per kind:
+//!
+//! ```ignore
+//! // open(2): "EISDIR  pathname refers to a directory and the access requested involved writing"
+//! #[apply(behaviour)]
+//! fn a_directory_opened_for_writing_is_refused(share: &Share) {
+//!     share.mkdir("d", 0o755).unwrap();
+//!     assert_eq!(share.open("d", O_WRONLY), Err(EISDIR));
+//! }
+//! ```
 
+pub mod fuse;
 pub mod guest;
+pub mod host;
+pub mod kind;
+pub mod memory;
+pub mod peers;
+pub mod ring;
+pub mod share;
+pub mod vmm;
+
+pub use fuse::{File, Process};
+pub use host::Host;
+pub use kind::Kind;
+pub use share::{Setup, Share};
+
+/// What a test file starts with.
+pub mod prelude {
+    pub use crate::behaviour;
+    pub use crate::fuse::{self, Entry, File, Process, Request};
+    pub use crate::host::Host;
+    pub use crate::kind::Kind;
+    pub use crate::share::{Cache, Setup, Share};
+    pub use libc::{
+        O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, S_IFBLK, S_IFCHR,
+        S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
+    };
+    pub use macro_rules_attribute::apply;
+    pub use nix::errno::Errno::*;
+    pub use postern_server::fuse::abi::{self, InitFlags, ROOT_ID, SetattrValid, opcode};
+}
+
+/// Makes one test per kind of a function that takes the [`Kind`], or a [`Share`] of default set-up.
+#[macro_export]
+macro_rules! behaviour {
+    ($(#[$meta:meta])* fn $name:ident($share:ident: &Share) $body:block) => {
+        $crate::behaviour! {
+            $(#[$meta])*
+            fn $name(on: Kind) {
+                let $share = &on.serve();
+                $body
+            }
+        }
+    };
+    ($(#[$meta:meta])* fn $name:ident($on:ident: Kind) $body:block) => {
+        $(#[$meta])*
+        fn $name($on: $crate::Kind) $body
+
+        mod $name {
+            $crate::behaviour! { $name: mapped Mapped, root Root, user User, host Host,
+                virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd }
+        }
+    };
+    ($name:ident: $($test:ident $kind:ident),*) => {$(
+        #[test]
+        fn $test() {
+            $crate::peers::prove(stringify!($name), $crate::Kind::$kind, super::$name);
+        }
+    )*};
+}

@@ -1,0 +1,110 @@
+//! A FUSE session, which holds every reply to the protocol's rules.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use postern_server::fuse::abi::{self, InHeader, InitFlags, InitIn, InitOut, OutHeader, opcode};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Caller, PATIENCE, Request, Result, decode};
+use crate::ring::{Message, Ticket};
+use crate::vmm::Vmm;
+
+/// A FUSE session over a device.
+pub struct Link {
+    /// The device.
+    pub vmm: Vmm,
+    /// What INIT granted.
+    pub init: InitOut,
+    unique: AtomicU64,
+}
+
+impl Link {
+    /// Opens the session as a guest does that can `offer`.
+    pub fn open(vmm: Vmm, offer: InitFlags) -> Self {
+        let mut link = Self::unopened(vmm);
+        link.init = link.init(offer).expect("INIT");
+        link
+    }
+
+    /// A device to which nothing was said yet.
+    pub fn unopened(vmm: Vmm) -> Self {
+        Self { vmm, init: InitOut::default(), unique: AtomicU64::new(2) }
+    }
+
+    /// Sends INIT.
+    pub fn init(&self, offer: InitFlags) -> Result<InitOut> {
+        let bits = offer.bits();
+        let init = InitIn {
+            major: abi::MAJOR,
+            minor: abi::MINOR,
+            max_readahead: 128 << 10,
+            flags: bits as u32,
+            flags2: (bits >> 32) as u32,
+            unused: [0; 11],
+        };
+        let request = Request::new(opcode::INIT, 0).arg(&init).room::<InitOut>();
+        Ok(decode(&self.call(1, Caller::ROOT, &request)?))
+    }
+
+    /// The flags that INIT granted.
+    pub fn granted(&self) -> InitFlags {
+        InitFlags::from_bits_retain(u64::from(self.init.flags) | u64::from(self.init.flags2) << 32)
+    }
+
+    /// Sends a request on ring `ring`.
+    pub fn send(&self, ring: usize, caller: Caller, request: &Request<'_>) -> Pending {
+        let unique = self.unique.fetch_add(2, Ordering::Relaxed);
+        let len = size_of::<InHeader>() + request.args.len() + request.data.len();
+        let header = InHeader {
+            len: request.claimed_len.unwrap_or(len.try_into().expect("small")),
+            opcode: request.opcode,
+            unique,
+            nodeid: request.nodeid,
+            uid: caller.uid,
+            gid: caller.gid,
+            pid: 4711,
+            total_extlen: request.extlen,
+            padding: 0,
+        };
+        let message = Message {
+            header: header.as_bytes(),
+            args: &request.args,
+            data: request.data,
+            reply_header: if request.no_reply { 0 } else { size_of::<OutHeader>() },
+            reply_args: request.room_args,
+            reply_data: request.room_data,
+        };
+        Pending { ring, unique, ticket: self.vmm.ring(ring).send(&message) }
+    }
+
+    /// Waits for a reply and checks what a Linux guest checks.
+    ///
+    /// # Panics
+    /// When none comes, or one that the guest's driver would refuse.
+    pub fn recv(&self, pending: Pending) -> Result<Vec<u8>> {
+        let reply = self.vmm.ring(pending.ring).wait(pending.ticket, PATIENCE).expect("a reply in time");
+        let (header, body) = OutHeader::read_from_prefix(&reply).expect("a whole header");
+        assert_eq!(header.len as usize, reply.len(), "header and used ring differ in length");
+        assert_eq!(header.unique, pending.unique, "reply to another request");
+        assert!((-511..=0).contains(&header.error), "no errno of the guest's: {}", header.error);
+        if header.error < 0 {
+            assert!(body.is_empty(), "an error with a body");
+            return Err(Errno::from_raw(-header.error));
+        }
+        Ok(body.to_vec())
+    }
+
+    /// Sends a request and waits for its reply.
+    pub fn call(&self, ring: usize, caller: Caller, request: &Request<'_>) -> Result<Vec<u8>> {
+        self.recv(self.send(ring, caller, request))
+    }
+}
+
+/// A request without a reply yet.
+#[derive(Debug)]
+pub struct Pending {
+    pub(super) ring: usize,
+    pub(super) unique: u64,
+    pub(super) ticket: Ticket,
+}

@@ -1,0 +1,190 @@
+//! The share as the host sees it, in the guest's ids.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::{Gid, Uid};
+use rustix::fs::XattrFlags;
+
+use crate::kind::{Kind, Range, to_guest, to_host};
+
+/// The shared directory on the host.
+#[derive(Debug)]
+pub struct Host {
+    root: PathBuf,
+    uids: Vec<Range>,
+    gids: Vec<Range>,
+}
+
+/// What the host's stat(2) shows, with the guest's ids; `None` for an id the guest cannot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Inode number.
+    pub ino: u64,
+    /// Kind and permission bits.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (Option<u32>, Option<u32>),
+    /// Bytes.
+    pub size: u64,
+    /// Units of 512 bytes.
+    pub blocks: u64,
+    /// Number of names.
+    pub nlink: u64,
+    /// Last access, seconds and nanoseconds.
+    pub atime: (i64, i64),
+    /// Last modification.
+    pub mtime: (i64, i64),
+    /// Last change.
+    pub ctime: (i64, i64),
+}
+
+impl Stat {
+    /// Permission bits.
+    pub fn perm(&self) -> u32 {
+        self.mode & 0o7777
+    }
+
+    /// Kind bits.
+    pub fn kind(&self) -> u32 {
+        self.mode & libc::S_IFMT
+    }
+}
+
+/// Owner and group of a [`Stat`], both known to the guest.
+pub fn ids(uid: u32, gid: u32) -> (Option<u32>, Option<u32>) {
+    (Some(uid), Some(gid))
+}
+
+impl Host {
+    /// The view of `root` that a kind's ids give.
+    pub fn new(root: PathBuf, kind: Kind) -> Self {
+        Self { root, uids: kind.uids(), gids: kind.gids() }
+    }
+
+    /// Where a path of the share is.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// lstat(2).
+    pub fn stat(&self, path: &str) -> Stat {
+        let meta = fs::symlink_metadata(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        Stat {
+            ino: meta.ino(),
+            mode: meta.mode(),
+            owner: (to_guest(&self.uids, meta.uid()), to_guest(&self.gids, meta.gid())),
+            size: meta.size(),
+            blocks: meta.blocks(),
+            nlink: meta.nlink(),
+            atime: (meta.atime(), meta.atime_nsec()),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+
+    /// Whether a name exists.
+    pub fn exists(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.path(path)).is_ok()
+    }
+
+    /// Names in a directory, sorted.
+    pub fn list(&self, path: &str) -> Vec<String> {
+        names(&self.path(path))
+    }
+
+    /// Contents of a file.
+    pub fn read(&self, path: &str) -> Vec<u8> {
+        fs::read(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    /// Makes or replaces a file of the guest's root.
+    pub fn write(&self, path: &str, data: &[u8]) {
+        fs::write(self.path(path), data).expect(path);
+        self.chown(path, 0, 0);
+    }
+
+    /// Makes a directory of the guest's root.
+    pub fn mkdir(&self, path: &str) {
+        fs::create_dir(self.path(path)).expect(path);
+        self.chown(path, 0, 0);
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(&self, text: &str, path: &str) {
+        std::os::unix::fs::symlink(text, self.path(path)).expect(path);
+    }
+
+    /// Makes a FIFO, socket or device node.
+    pub fn mknod(&self, path: &str, kind: SFlag) {
+        let dev = if kind == SFlag::S_IFCHR { nix::sys::stat::makedev(1, 3) } else { 0 };
+        nix::sys::stat::mknod(&self.path(path), kind, Mode::from_bits_truncate(0o666), dev).expect(path);
+    }
+
+    /// Renames within the share.
+    pub fn rename(&self, old: &str, new: &str) {
+        fs::rename(self.path(old), self.path(new)).expect(old);
+    }
+
+    /// Removes a file.
+    pub fn unlink(&self, path: &str) {
+        fs::remove_file(self.path(path)).expect(path);
+    }
+
+    /// Sets permission bits.
+    pub fn chmod(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.path(path), fs::Permissions::from_mode(mode)).expect(path);
+    }
+
+    /// Gives a file to ids of the guest.
+    pub fn chown(&self, path: &str, uid: u32, gid: u32) {
+        let uid = to_host(&self.uids, uid).expect("a mapped id");
+        let gid = to_host(&self.gids, gid).expect("a mapped id");
+        self.chown_host(path, uid, gid);
+    }
+
+    /// Gives a file to ids of the host.
+    pub fn chown_host(&self, path: &str, uid: u32, gid: u32) {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+        let here = nix::fcntl::AT_FDCWD;
+        nix::unistd::fchownat(here, &self.path(path), Some(uid), Some(gid), flags).expect(path);
+    }
+
+    /// A host id that no id of the guest stands for, if there is one.
+    pub fn foreign_id(&self) -> Option<u32> {
+        (0..1_000_000).find(|&id| to_guest(&self.uids, id).is_none() && to_guest(&self.gids, id).is_none())
+    }
+
+    /// An id that the guest has no use for: it stands for none of the host.
+    pub fn unmapped_id(&self) -> Option<u32> {
+        let id = 4_000_000_000;
+        to_host(&self.uids, id).is_none().then_some(id)
+    }
+
+    /// Value of an extended attribute.
+    pub fn getxattr(&self, path: &str, name: &str) -> Option<Vec<u8>> {
+        let mut value = vec![0; 65536];
+        let len = rustix::fs::lgetxattr(self.path(path), name, &mut value).ok()?;
+        value.truncate(len);
+        Some(value)
+    }
+
+    /// Sets an extended attribute.
+    pub fn setxattr(&self, path: &str, name: &str, value: &[u8]) {
+        rustix::fs::lsetxattr(self.path(path), name, value, XattrFlags::empty()).expect(name);
+    }
+}
+
+/// Names in a directory, sorted.
+pub fn names(dir: &Path) -> Vec<String> {
+    let name = |name: &OsStr| String::from_utf8_lossy(name.as_bytes()).into_owned();
+    let entries = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut names: Vec<_> = entries.map(|entry| name(&entry.expect("readdir").file_name())).collect();
+    names.sort();
+    names
+}

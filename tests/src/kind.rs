@@ -1,0 +1,198 @@
+//! Who serves a share: postern in its four identity cases, or a peer.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use nix::unistd::{Gid, Uid, User, geteuid};
+
+use crate::share::{Setup, Share};
+
+/// A server and the ids it serves with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// postern, started by root with a map.
+    Mapped,
+    /// postern, started by root without a map.
+    Root,
+    /// postern, started by an ordinary user with subordinate ids.
+    User,
+    /// postern, started by root with `--identity=host`.
+    Host,
+    /// virtiofsd 1.14, started by root.
+    Virtiofsd,
+    /// The C virtiofsd of QEMU 7.2, started by root.
+    CVirtiofsd,
+}
+
+/// Consecutive ids of the guest and what they are on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First id in the guest.
+    pub guest: u32,
+    /// First id on the host.
+    pub host: u32,
+    /// Number of ids.
+    pub count: u32,
+}
+
+/// What the [`Kind::Mapped`] server is told.
+const MAP: Range = Range { guest: 0, host: 100_000, count: 65_536 };
+/// The user whom [`Kind::User`] is tested with by root.
+const USER: &str = "postern-test";
+
+impl Kind {
+    /// A share of default set-up.
+    pub fn serve(self) -> Share {
+        Setup::new(self).serve()
+    }
+
+    /// A share to be set up.
+    pub fn setup(self) -> Setup {
+        Setup::new(self)
+    }
+
+    /// Whether this is postern.
+    pub fn is_postern(self) -> bool {
+        !matches!(self, Self::Virtiofsd | Self::CVirtiofsd)
+    }
+
+    /// Whether the server's root is confined to a user namespace: no device nodes, no `trusted.*`.
+    pub fn in_user_namespace(self) -> bool {
+        matches!(self, Self::Mapped | Self::Root | Self::User)
+    }
+
+    /// Who starts the server.
+    pub fn starter(self) -> (Uid, Gid) {
+        if self == Self::User {
+            let user = ordinary_user();
+            (user.uid, user.gid)
+        } else {
+            assert!(geteuid().is_root(), "{self:?} is tested by root only");
+            (geteuid(), nix::unistd::getegid())
+        }
+    }
+
+    /// How the server maps user ids.
+    pub fn uids(self) -> Vec<Range> {
+        match self {
+            Self::Mapped => vec![MAP],
+            Self::User => {
+                let user = ordinary_user();
+                with_subordinate(user.uid.as_raw(), &user.name, "/etc/subuid")
+            }
+            _ => vec![Range { guest: 0, host: 0, count: u32::MAX }],
+        }
+    }
+
+    /// How the server maps group ids.
+    pub fn gids(self) -> Vec<Range> {
+        match self {
+            Self::User => {
+                let user = ordinary_user();
+                with_subordinate(user.gid.as_raw(), &user.name, "/etc/subgid")
+            }
+            _ => self.uids(),
+        }
+    }
+
+    /// The command that serves `dir` on `socket`, without options.
+    pub fn command(self, dir: &Path, socket: &Path) -> Command {
+        let mut command = Command::new(self.program());
+        match self {
+            Self::CVirtiofsd => {
+                let source = format!("source={}", dir.display());
+                command.arg("-o").arg(source).arg(format!("--socket-path={}", socket.display()));
+            }
+            Self::Virtiofsd => {
+                command.arg("--shared-dir").arg(dir).arg("--socket-path").arg(socket);
+            }
+            _ => {
+                command.arg("virtiofs").arg("--shared-dir").arg(dir).arg("--socket-path").arg(socket);
+            }
+        }
+        match self {
+            Self::Mapped => {
+                let Range { guest, host, count } = MAP;
+                let map = format!(":{guest}:{host}:{count}:");
+                command.args(["--uid-map", &map, "--gid-map", &map]);
+            }
+            Self::Host => {
+                command.arg("--identity=host");
+            }
+            _ => {}
+        }
+        command
+    }
+
+    fn program(self) -> PathBuf {
+        let found = match self {
+            Self::Virtiofsd => Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/virtiofsd/bin/virtiofsd"),
+            Self::CVirtiofsd => "/usr/lib/qemu/virtiofsd".into(),
+            _ => bin_dir().join("postern-server"),
+        };
+        assert!(found.exists(), "{} is missing: cargo build, tests/prepare", found.display());
+        found
+    }
+}
+
+/// Host id of a guest id.
+pub fn to_host(map: &[Range], guest: u32) -> Option<u32> {
+    translate(map.iter().map(|r| (r.guest, r.host, r.count)), guest)
+}
+
+/// Guest id of a host id.
+pub fn to_guest(map: &[Range], host: u32) -> Option<u32> {
+    translate(map.iter().map(|r| (r.host, r.guest, r.count)), host)
+}
+
+fn translate(mut ranges: impl Iterator<Item = (u32, u32, u32)>, id: u32) -> Option<u32> {
+    ranges.find_map(|(from, to, count)| id.checked_sub(from).filter(|&n| n < count).map(|n| to + n))
+}
+
+/// Where postern's programs are: `$POSTERN_BIN_DIR`, or beside the tests.
+pub fn bin_dir() -> PathBuf {
+    let beside = || {
+        let exe = std::env::current_exe().expect("/proc");
+        exe.ancestors().nth(2).expect("target/PROFILE/deps/TEST").to_path_buf()
+    };
+    std::env::var_os("POSTERN_BIN_DIR").map_or_else(beside, PathBuf::from)
+}
+
+/// The user who runs the tests, or one made for them when that is root.
+fn ordinary_user() -> &'static User {
+    static FOUND: OnceLock<User> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        if !geteuid().is_root() {
+            return User::from_uid(geteuid()).expect("passwd").expect("a user with a name");
+        }
+        let find = || User::from_name(USER).expect("passwd");
+        find()
+            .or_else(|| {
+                make_user();
+                find()
+            })
+            .expect("made above")
+    })
+}
+
+/// Adds the user with subordinate ids, once however many tests want it.
+fn make_user() {
+    let script = format!(
+        "id {USER} || useradd --no-create-home --shell /usr/sbin/nologin {USER}
+         grep -q ^{USER}: /etc/subuid || usermod --add-subuids 300000-365535 {USER}
+         grep -q ^{USER}: /etc/subgid || usermod --add-subgids 300000-365535 {USER}"
+    );
+    let status = Command::new("flock").args(["/var/tmp", "sh", "-ec", &script]).status();
+    assert!(status.expect("flock").success(), "no user to test with");
+}
+
+/// Guest root is `own`, the ids above it are the subordinate ones that `file` gives `name`.
+fn with_subordinate(own: u32, name: &str, file: &str) -> Vec<Range> {
+    let table = std::fs::read_to_string(file).expect(file);
+    let fields = table.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let row = fields.filter(|row| row.len() == 3).find(|row| row[0] == name);
+    let row = row.unwrap_or_else(|| panic!("{file} has no line for {name}"));
+    let (host, count) = (row[1].parse().expect("a number"), row[2].parse().expect("a number"));
+    vec![Range { guest: 0, host: own, count: 1 }, Range { guest: 1, host, count }]
+}

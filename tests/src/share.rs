@@ -1,0 +1,309 @@
+//! The share under test: a directory, its server, and a guest that has mounted it.
+
+use std::fs;
+use std::io::Write;
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::unistd::geteuid;
+use postern_server::fuse::abi::InitFlags;
+use tempfile::TempDir;
+
+use crate::fuse::{LINUX, Link, Process};
+use crate::host::{Host, names};
+use crate::kind::Kind;
+use crate::vmm::{Machine, Vmm};
+
+/// How long names and attributes stay in the guest's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// A second or so.
+    Auto,
+    /// For ever.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// A share before it is served.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    kind: Kind,
+    machine: Machine,
+    offer: InitFlags,
+    cache: Cache,
+    posix_acl: bool,
+    readonly: bool,
+    writeback: bool,
+    public: bool,
+    args: Vec<String>,
+}
+
+impl Setup {
+    /// Extended attributes on, set-id bits killed when the guest asks, all else as it comes.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            machine: Machine::default(),
+            offer: LINUX,
+            cache: Cache::Auto,
+            posix_acl: false,
+            readonly: false,
+            writeback: false,
+            public: false,
+            args: Vec::new(),
+        }
+    }
+
+    /// Another VMM or driver.
+    pub fn machine(mut self, change: impl FnOnce(&mut Machine)) -> Self {
+        change(&mut self.machine);
+        self
+    }
+
+    /// Several request queues.
+    pub fn queues(self, count: usize) -> Self {
+        self.arg(&format!("--num-request-queues={count}")).machine(|m| m.request_queues = count)
+    }
+
+    /// A guest that cannot do these things.
+    pub fn without(mut self, flags: InitFlags) -> Self {
+        self.offer.remove(flags);
+        self
+    }
+
+    /// Another cache policy.
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// With POSIX ACLs.
+    pub fn posix_acl(mut self) -> Self {
+        self.posix_acl = true;
+        self
+    }
+
+    /// Read-only.
+    pub fn readonly(mut self) -> Self {
+        self.readonly = true;
+        self
+    }
+
+    /// With a write-back cache in the guest.
+    pub fn writeback(mut self) -> Self {
+        self.writeback = true;
+        self
+    }
+
+    /// In a directory that other users of the host can reach.
+    pub fn public(mut self) -> Self {
+        self.public = true;
+        self
+    }
+
+    /// With one more argument on the command line.
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Starts the server and mounts the share.
+    pub fn serve(self) -> Share {
+        let server = self.start();
+        let guest = server.mount(&self);
+        let host = Host::new(server.dir(), self.kind);
+        Share { guest: Some(guest), host, server, setup: self }
+    }
+
+    /// Starts the server.
+    pub fn start(&self) -> Server {
+        let scratch = Scratch::new(self.kind, self.public);
+        let (dir, socket) = (scratch.path("share"), scratch.path("socket"));
+        let mut command = self.kind.command(&dir, &socket);
+        command.args(self.options()).args(&self.args);
+        let child = scratch.spawn(command, self.kind);
+        Server { child, socket, scratch }
+    }
+
+    fn options(&self) -> Vec<&'static str> {
+        let c = self.kind == Kind::CVirtiofsd;
+        let killpriv = (!c && !self.kind.is_postern()).then_some("--killpriv-v2");
+        let cache = match self.cache {
+            Cache::Auto => ["--cache=auto", "-ocache=auto"],
+            Cache::Always => ["--cache=always", "-ocache=always"],
+            Cache::Never => ["--cache=never", "-ocache=none"],
+        };
+        let table = [
+            (true, ["--xattr", "-oxattr"]),
+            (true, cache),
+            (true, ["--announce-submounts", "-oannounce_submounts"]),
+            (self.posix_acl, ["--posix-acl", "-oposix_acl"]),
+            (self.readonly, ["--readonly", "-oreadonly"]),
+            (self.writeback, ["--writeback", "-owriteback"]),
+        ];
+        let chosen = table.iter().filter(|row| row.0).map(|row| row.1[usize::from(c)]);
+        chosen.chain(killpriv).collect()
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// The process started.
+    pub child: Child,
+    socket: PathBuf,
+    scratch: Scratch,
+}
+
+impl Server {
+    /// The shared directory on the host.
+    pub fn dir(&self) -> PathBuf {
+        self.scratch.path("share")
+    }
+
+    /// Connects as a VMM, as soon as the server listens.
+    ///
+    /// # Panics
+    /// When it ends instead, or takes longer than ten seconds.
+    pub fn connect(&self) -> UnixStream {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            match UnixStream::connect(&self.socket) {
+                Ok(stream) => return stream,
+                Err(e) => assert!(Instant::now() < end && self.lives(), "{}: {e}", self.socket.display()),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// A guest that mounts the share.
+    pub fn mount(&self, setup: &Setup) -> Process {
+        let vmm = Vmm::connect(self.connect(), &setup.machine);
+        Process::new(Arc::new(Link::open(vmm, setup.offer)))
+    }
+
+    /// Whether the process has not ended.
+    pub fn lives(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// What the server has written to its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.scratch.path("log")).unwrap_or_default()
+    }
+
+    /// Checks that nothing has changed beside the shared directory.
+    pub fn assert_contained(&self) {
+        assert_eq!(names(&self.scratch.path("outside")), ["canary"]);
+        assert_eq!(fs::read(self.scratch.path("outside/canary")).expect("still there"), b"alive");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "--- the server's log:\n{}---", self.log());
+        }
+    }
+}
+
+/// A share that is served, and the root of a guest that has mounted it.
+pub struct Share {
+    /// The share as the host sees it.
+    pub host: Host,
+    /// Who serves it.
+    pub server: Server,
+    /// How.
+    pub setup: Setup,
+    guest: Option<Process>,
+}
+
+impl Share {
+    /// Who serves it.
+    pub fn kind(&self) -> Kind {
+        self.setup.kind
+    }
+
+    /// The guest goes away, its VMM with it, and another one comes.
+    pub fn reconnect(&mut self) {
+        self.guest = None;
+        self.guest = Some(self.server.mount(&self.setup));
+    }
+}
+
+impl Deref for Share {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        self.guest.as_ref().expect("mounted")
+    }
+}
+
+/// A place on a real file system, with the share and something beside it that must not change.
+#[derive(Debug)]
+pub struct Scratch(Option<TempDir>);
+
+impl Scratch {
+    /// Owned by the user who starts the server; the share by the guest's root, open to all its users.
+    pub fn new(kind: Kind, public: bool) -> Self {
+        let dir = tempfile::Builder::new().prefix("postern-").tempdir_in("/var/tmp").expect("/var/tmp");
+        let mode = if public { 0o755 } else { 0o700 };
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).expect("own directory");
+        let scratch = Self(Some(dir));
+        for name in ["share", "outside"] {
+            fs::create_dir(scratch.path(name)).expect("own directory");
+        }
+        fs::write(scratch.path("outside/canary"), b"alive").expect("own directory");
+        let (uid, gid) = kind.starter();
+        let whole = Host::new(scratch.path(""), kind);
+        if geteuid().is_root() {
+            whole.chown_host("", uid.as_raw(), gid.as_raw());
+        }
+        whole.chown("share", 0, 0);
+        whole.chmod("share", 0o777);
+        scratch
+    }
+
+    /// Path of something in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    fn root(&self) -> &Path {
+        self.0.as_ref().expect("not dropped").path()
+    }
+
+    /// Starts a server as the user of `kind`, its messages in the file `log`.
+    pub fn spawn(&self, mut command: Command, kind: Kind) -> Child {
+        let log = fs::File::create(self.path("log")).expect("own directory");
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
+        command.current_dir("/");
+        if geteuid().is_root() && kind == Kind::User {
+            let (uid, gid) = kind.starter();
+            command.uid(uid.as_raw()).gid(gid.as_raw());
+        }
+        let program = command.get_program().to_owned();
+        command.spawn().unwrap_or_else(|e| panic!("{program:?}: {e}"))
+    }
+}
+
+impl Drop for Scratch {
+    /// What a guest has made may belong to subordinate ids: an ordinary user removes it as their root.
+    fn drop(&mut self) {
+        let path = self.0.take().expect("dropped once").keep();
+        if fs::remove_dir_all(&path).is_err() {
+            let unshare = ["--user", "--map-root-user", "--map-auto", "rm", "-rf"];
+            let _ = Command::new("unshare").args(unshare).arg(path).status();
+        }
+    }
+}
