@@ -1,1 +1,20 @@
-//! placeholder
+//! What may be done: rights, ids, limits, and the walls around both programs.
+//!
+//! The laws of this crate:
+//! - an id of the host is its own type, cannot travel, and is reached from an id of the guest only through an
+//!   [`idmap::IdMap`]; an id outside the map is an error, never itself;
+//! - a share is read-only or it is not ([`right`]); whoever asks is refused in one place;
+//! - a wall that cannot be had ends the start ([`fatal::Fatal`]); only an option of its own weakens it, and then a
+//!   warning says so ([`sandbox`]).
+//!
+//! Nothing here is unsafe.
+#![forbid(unsafe_code)]
+
+pub mod fatal;
+pub mod host;
+pub mod idmap;
+pub mod journal;
+pub mod limit;
+pub mod right;
+pub mod sandbox;
+pub mod subid;

@@ -1,0 +1,87 @@
+//! Subordinate ids: what the administrator gave a user in `/etc/subuid` and `/etc/subgid`. subuid(5), subgid(5)
+
+use crate::idmap::{BadMap, Extent, IdMap};
+
+/// One line: `count` ids from `first` on belong to a user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// First id of the host.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// The lines of `file` for the user called `name` or numbered `uid`. As newuidmap(1) does, a line that is none is
+/// passed over.
+pub fn grants(file: &str, name: Option<&str>, uid: u32) -> Vec<Grant> {
+    let number = uid.to_string();
+    let mine = |owner: &str| owner == number || Some(owner) == name;
+    file.lines().filter_map(parse).filter(|(owner, _)| mine(owner)).map(|(_, grant)| grant).collect()
+}
+
+/// Everything that `file` gives to anybody.
+pub fn all(file: &str) -> Vec<Grant> {
+    file.lines().filter_map(parse).map(|(_, grant)| grant).collect()
+}
+
+fn parse(line: &str) -> Option<(&str, Grant)> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [owner, first, count] = fields.try_into().ok()?;
+    let grant = Grant { first: first.parse().ok()?, count: count.trim_end().parse().ok()? };
+    let valid = grant.count > 0 && grant.first.checked_add(grant.count).is_some();
+    (valid && !owner.is_empty()).then_some((owner, grant))
+}
+
+/// The map of an ordinary user: guest root is the user, guest ids from 1 on are the subordinate ids in their order.
+///
+/// # Errors
+/// If the grants overlap each other or the user's own id, or are too many.
+pub fn map(own: u32, grants: &[Grant]) -> Result<IdMap, BadMap> {
+    let mut extents = vec![Extent { inside: 0, outside: own, count: 1 }];
+    let mut next: u32 = 1;
+    for grant in grants {
+        extents.push(Extent { inside: next, outside: grant.first, count: grant.count });
+        next = next.saturating_add(grant.count);
+    }
+    IdMap::new(extents)
+}
+
+/// Whether every host id of `map` is somebody's subordinate id, so that no user of the host has it.
+pub fn covers(grants: &[Grant], map: &IdMap) -> bool {
+    map.extents().iter().all(|extent| {
+        grants.iter().any(|grant| {
+            grant.first <= extent.outside
+                && extent.outside.saturating_add(extent.count) <= grant.first.saturating_add(grant.count)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "alice:100000:65536\n1000:300000:10\nbob:165536:65536\nbroken\nalice:x:1\nalice:1:0\n:1:1\n";
+
+    // subuid(5): "login name or UID : numerical subordinate user ID : numerical subordinate user ID count"
+    #[test]
+    fn a_user_has_the_ranges_under_his_name_and_under_his_number() {
+        let alice = grants(FILE, Some("alice"), 1000);
+        assert_eq!(alice, [Grant { first: 100_000, count: 65_536 }, Grant { first: 300_000, count: 10 }]);
+        assert_eq!(grants(FILE, None, 1000).len(), 1);
+        assert!(grants(FILE, Some("carol"), 1001).is_empty());
+    }
+
+    #[test]
+    fn guest_root_is_the_user_and_the_others_follow() {
+        let map = map(1000, &grants(FILE, Some("alice"), 1000)).unwrap();
+        assert_eq!(map.proc_text(), "0 1000 1\n1 100000 65536\n65537 300000 10\n");
+    }
+
+    #[test]
+    fn a_map_of_subordinate_ids_names_no_user_of_the_host() {
+        let given = all(FILE);
+        assert!(covers(&given, &IdMap::new(vec![Extent { inside: 0, outside: 100_000, count: 65_536 }]).unwrap()));
+        assert!(!covers(&given, &IdMap::single(1000)));
+        assert!(!covers(&given, &IdMap::identity("0 0 4294967295").unwrap()));
+    }
+}
