@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
+use postern_ipc::attr::OpenFlags;
 use postern_ipc::{Errno, Result};
 
 use super::dir::Stream;
@@ -19,15 +20,23 @@ pub struct OpenFile {
     setid: AtomicBool,
     /// The file system can say that a read would wait.
     nowait: AtomicBool,
+    /// Each write waits for the disk.
+    pub writes_wait: bool,
     /// Where the reading of a directory stands.
     pub stream: Mutex<Stream>,
 }
 
 impl OpenFile {
     /// A new one.
-    pub fn new(descriptor: OwnedFd, node: NodeId, setid: bool) -> Self {
-        let stream = Mutex::new(Stream::default());
-        Self { descriptor, node, setid: AtomicBool::new(setid), nowait: AtomicBool::new(true), stream }
+    pub fn new(descriptor: OwnedFd, node: NodeId, setid: bool, flags: OpenFlags) -> Self {
+        Self {
+            descriptor,
+            node,
+            setid: AtomicBool::new(setid),
+            nowait: AtomicBool::new(true),
+            writes_wait: flags.intersects(OpenFlags::SYNC | OpenFlags::DSYNC | OpenFlags::DIRECT),
+            stream: Mutex::default(),
+        }
     }
 
     /// Set-id bits may be there and must be kept by asking the helper to write.
@@ -115,7 +124,7 @@ mod tests {
     use super::*;
 
     fn null() -> OpenFile {
-        OpenFile::new(std::fs::File::open("/dev/null").unwrap().into(), NodeId(1), false)
+        OpenFile::new(std::fs::File::open("/dev/null").unwrap().into(), NodeId(1), false, OpenFlags::READ)
     }
 
     #[test]

@@ -215,11 +215,11 @@ pub trait Fs: Send + Sync {
     fn tmpfile(&self, caller: Caller, parent: NodeId, mode: Mode, umask: Mode, flags: OpenFlags)
     -> Result<(Entry, Fh)>;
     /// close(2)
-    fn release(&self, fh: Fh);
+    fn release(&self, fh: Fh) -> Result<()>;
     /// pread(2)
     fn read(&self, fh: Fh, offset: u64, wait: Wait, to: &mut dyn Sink) -> Result<usize>;
     /// pwrite(2); set-id bits go if `kill_setid`, else they stay.
-    fn write(&self, fh: Fh, offset: u64, kill_setid: bool, from: &mut dyn Source) -> Result<usize>;
+    fn write(&self, fh: Fh, offset: u64, kill_setid: bool, wait: Wait, from: &mut dyn Source) -> Result<usize>;
     /// fsync(2), or fdatasync(2) with `data_only`; of a directory too.
     fn fsync(&self, fh: Fh, data_only: bool) -> Result<()>;
     /// fallocate(2); `mode` is FALLOC_FL_*.

@@ -123,9 +123,9 @@ impl Tree {
         Ok(())
     }
 
-    fn keep(&self, node: NodeId, file: OwnedFd, setid: bool) -> Fh {
+    fn keep(&self, node: NodeId, file: OwnedFd, setid: bool, flags: OpenFlags) -> Fh {
         self.nodes.opened(node);
-        self.files.insert(OpenFile::new(file, node, setid))
+        self.files.insert(OpenFile::new(file, node, setid, flags))
     }
 
     /// Writes through the helper, which may keep set-id bits.
@@ -290,7 +290,7 @@ impl Fs for Tree {
         self.files.room()?;
         let file = self.ask(Caller::Root, node, &op::Open { flags }, |(), [file], _| file)?;
         let setid = flags.contains(OpenFlags::WRITE) && Attr::of(file.as_fd())?.has_setid();
-        Ok(self.keep(node, file, setid))
+        Ok(self.keep(node, file, setid, flags))
     }
 
     fn create(
@@ -306,7 +306,7 @@ impl Fs for Tree {
         let op = op::Create { name: *name, mode, umask, flags };
         let (attr, file) = self.ask(caller, parent, &op, |attr, [file], _| (attr, file))?;
         let entry = self.entry(parent, name, attr);
-        Ok((entry, self.keep(entry.node, file, attr.has_setid())))
+        Ok((entry, self.keep(entry.node, file, attr.has_setid(), flags)))
     }
 
     fn tmpfile(
@@ -321,13 +321,13 @@ impl Fs for Tree {
         let op = op::TmpFile { mode, umask, flags };
         let (attr, pin, file) = self.ask(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
         let entry = Entry { node: self.nodes.nameless(&attr, pin), attr };
-        Ok((entry, self.keep(entry.node, file, attr.has_setid())))
+        Ok((entry, self.keep(entry.node, file, attr.has_setid(), flags)))
     }
 
-    fn release(&self, fh: Fh) {
-        if let Some(file) = self.files.remove(fh) {
-            self.nodes.closed(file.node);
-        }
+    fn release(&self, fh: Fh) -> Result<()> {
+        let file = self.files.remove(fh).ok_or(Errno::EBADF)?;
+        self.nodes.closed(file.node);
+        Ok(())
     }
 
     fn read(&self, fh: Fh, offset: u64, wait: Wait, to: &mut dyn Sink) -> Result<usize> {
@@ -341,8 +341,11 @@ impl Fs for Tree {
         to.read_from(file.as_fd(), offset, Wait::AsNeeded)
     }
 
-    fn write(&self, fh: Fh, offset: u64, kill_setid: bool, from: &mut dyn Source) -> Result<usize> {
+    fn write(&self, fh: Fh, offset: u64, kill_setid: bool, wait: Wait, from: &mut dyn Source) -> Result<usize> {
         let file = self.files.get(fh)?;
+        if wait == Wait::Never && file.writes_wait {
+            return Err(Errno::EAGAIN);
+        }
         if file.has_setid() {
             if !kill_setid {
                 return self.write_keeping(&file, offset, from);
@@ -393,7 +396,7 @@ impl Fs for Tree {
     fn opendir(&self, node: NodeId) -> Result<Fh> {
         self.files.room()?;
         let file = self.ask(Caller::Root, node, &op::OpenDir {}, |(), [file], _| file)?;
-        Ok(self.keep(node, file, false))
+        Ok(self.keep(node, file, false, OpenFlags::READ))
     }
 
     fn readdir(&self, fh: Fh, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {

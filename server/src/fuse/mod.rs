@@ -1,3 +1,13 @@
-//! FUSE, as a virtio-fs guest speaks it.
+//! FUSE, as a virtio-fs guest speaks it: decode once, call the file system, encode once.
 
 pub mod abi;
+mod args;
+mod init;
+mod listing;
+mod op;
+mod session;
+mod settings;
+mod wire;
+
+pub use session::Session;
+pub use settings::{Cache, Settings};

@@ -1,0 +1,481 @@
+//! The opcodes: one row each, and what a row does. A row takes its arguments, calls the file system and gives an answer;
+//! it writes neither bytes nor errnos.
+
+use postern_ipc::attr::{Attr, Mode, NodeKind, RenameFlags, XattrFlags};
+use postern_ipc::name::{Target, XattrName};
+use postern_ipc::op::Fsx;
+use postern_ipc::{Errno, Result};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::abi::{self, opcode};
+use super::args::{Call, fh};
+use super::listing::{Data, Entries, Room};
+use super::session::{Encode, Filled, Session, run};
+use super::wire;
+use crate::fs::{Detail, Entry, Fs, NodeId, Seek, Spot, Wait};
+use crate::vhost::Place;
+
+/// Does a request belong to the queue's worker or to the pool?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pace {
+    /// It answers at once, or finds out itself that it would wait.
+    Quick,
+    /// It may wait for a disk.
+    Slow,
+}
+
+/// Does the guest wait for an answer?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answered {
+    /// Yes.
+    Yes,
+    /// No: fuse.h defines none.
+    Never,
+}
+
+macro_rules! opcodes {
+    ($($opcode:ident $row:ident $pace:ident $answered:ident;)*) => {
+        /// What is known of an opcode before its request is looked at: name, pace, answer. `None`: not served.
+        pub(super) fn known(opcode: u32) -> Option<(&'static str, Pace, Answered)> {
+            match opcode {
+                $(opcode::$opcode => Some((stringify!($row), Pace::$pace, Answered::$answered)),)*
+                _ => None,
+            }
+        }
+
+        /// Does a request; the bytes of the answer behind its header.
+        pub(super) fn dispatch<F: Fs>(session: &Session<F>, call: &mut Call<'_>) -> Result<usize> {
+            match call.header.opcode {
+                $(opcode::$opcode => run(session, call, $row),)*
+                _ => Err(Errno::ENOSYS),
+            }
+        }
+    };
+}
+
+opcodes! {
+    LOOKUP lookup Quick Yes;
+    FORGET forget Quick Never;
+    BATCH_FORGET batch_forget Quick Never;
+    GETATTR getattr Quick Yes;
+    STATX statx Quick Yes;
+    SETATTR setattr Quick Yes;
+    READLINK readlink Quick Yes;
+    SYMLINK symlink Quick Yes;
+    MKNOD mknod Quick Yes;
+    MKDIR mkdir Quick Yes;
+    UNLINK unlink Quick Yes;
+    RMDIR rmdir Quick Yes;
+    RENAME rename Quick Yes;
+    RENAME2 rename2 Quick Yes;
+    LINK link Quick Yes;
+    OPEN open Quick Yes;
+    CREATE create Quick Yes;
+    TMPFILE tmpfile Quick Yes;
+    READ read Quick Yes;
+    WRITE write Quick Yes;
+    RELEASE release Quick Yes;
+    STATFS statfs Quick Yes;
+    SYNCFS syncfs Slow Yes;
+    FSYNC fsync Slow Yes;
+    FSYNCDIR fsync Slow Yes;
+    FALLOCATE fallocate Slow Yes;
+    LSEEK lseek Quick Yes;
+    COPY_FILE_RANGE copy_file_range Slow Yes;
+    COPY_FILE_RANGE_64 copy_file_range_64 Slow Yes;
+    SETXATTR setxattr Quick Yes;
+    GETXATTR getxattr Quick Yes;
+    LISTXATTR listxattr Quick Yes;
+    REMOVEXATTR removexattr Quick Yes;
+    ACCESS access Quick Yes;
+    OPENDIR opendir Quick Yes;
+    READDIR readdir Quick Yes;
+    READDIRPLUS readdirplus Quick Yes;
+    RELEASEDIR release Quick Yes;
+    IOCTL ioctl Quick Yes;
+    INIT init Quick Yes;
+    INTERRUPT interrupt Quick Never;
+    DESTROY destroy Quick Yes;
+}
+
+/// The answer to CREATE and TMPFILE.
+#[derive(Clone, Copy, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct CreateOut {
+    entry: abi::EntryOut,
+    open: abi::OpenOut,
+}
+
+fn lookup<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
+    let name = call.name()?;
+    match s.fs.lookup(call.node(), &name) {
+        Err(Errno::ENOENT) if !s.settings.negative_timeout.is_zero() => Ok(wire::negative(s.settings.negative_timeout)),
+        found => Ok(s.entry(&found?)),
+    }
+}
+
+fn forget<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::ForgetIn = call.take()?;
+    s.fs.forget(call.node(), args.nlookup);
+    Ok(())
+}
+
+fn batch_forget<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::BatchForgetIn = call.take()?;
+    for _ in 0..args.count {
+        let one: abi::ForgetOne = call.take()?;
+        s.fs.forget(NodeId(one.nodeid), one.nlookup);
+    }
+    Ok(())
+}
+
+fn attributes<F: Fs>(s: &Session<F>, call: &Call<'_>, flags: abi::GetattrFlags, handle: u64) -> Result<Attr> {
+    s.fs.getattr(call.node(), flags.contains(abi::GetattrFlags::FH).then_some(fh(handle)))
+}
+
+fn getattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::AttrOut> {
+    let args: abi::GetattrIn = call.take()?;
+    Ok(wire::attr_out(&s.settings, &attributes(s, call, args.getattr_flags, args.fh)?))
+}
+
+fn statx<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::StatxOut> {
+    let args: abi::StatxIn = call.take()?;
+    Ok(wire::statx_out(&s.settings, &attributes(s, call, args.getattr_flags, args.fh)?))
+}
+
+fn setattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::AttrOut> {
+    let changes = wire::changes(&call.take()?)?;
+    Ok(wire::attr_out(&s.settings, &s.fs.setattr(call.node(), &changes)?))
+}
+
+fn readlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
+    let mut room = Room::new(call.request, u32::MAX);
+    s.fs.readlink(call.node(), &mut room)?;
+    Ok(Filled(room.filled()))
+}
+
+fn symlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
+    let (name, target) = (call.name()?, Target::new(call.string()?)?);
+    Ok(s.entry(&s.fs.symlink(call.caller()?, call.node(), &name, target)?))
+}
+
+fn mknod<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
+    let (args, name): (abi::MknodIn, _) = (call.take()?, call.name()?);
+    let kind = NodeKind::new(args.mode, wire::decode_dev(args.rdev))?;
+    let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
+    Ok(s.entry(&s.fs.mknod(call.caller()?, call.node(), &name, kind, mode, umask)?))
+}
+
+fn mkdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
+    let (args, name): (abi::MkdirIn, _) = (call.take()?, call.name()?);
+    let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
+    Ok(s.entry(&s.fs.mkdir(call.caller()?, call.node(), &name, mode, umask)?))
+}
+
+fn unlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let name = call.name()?;
+    s.fs.unlink(call.node(), &name)
+}
+
+fn rmdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let name = call.name()?;
+    s.fs.rmdir(call.node(), &name)
+}
+
+fn rename<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::RenameIn = call.take()?;
+    let (name, new_name) = (call.name()?, call.name()?);
+    s.fs.rename((call.node(), &name), (NodeId(args.newdir), &new_name), RenameFlags::empty())
+}
+
+fn rename2<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::Rename2In = call.take()?;
+    let (name, new_name) = (call.name()?, call.name()?);
+    let flags = RenameFlags::from_bits(args.flags).ok_or(Errno::EINVAL)?;
+    s.fs.rename((call.node(), &name), (NodeId(args.newdir), &new_name), flags)
+}
+
+fn link<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
+    let (args, name): (abi::LinkIn, _) = (call.take()?, call.name()?);
+    Ok(s.entry(&s.fs.link(NodeId(args.oldnodeid), call.node(), &name)?))
+}
+
+fn open<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::OpenOut> {
+    let args: abi::OpenIn = call.take()?;
+    let flags = wire::open_flags(&s.settings, args.flags, args.open_flags)?;
+    let handle = s.fs.open(call.node(), flags)?;
+    Ok(abi::OpenOut { fh: handle.0, open_flags: s.settings.cache.file(), backing_id: 0 })
+}
+
+fn create<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
+    let (args, name): (abi::CreateIn, _) = (call.take()?, call.name()?);
+    let flags = wire::open_flags(&s.settings, args.flags, args.open_flags)?;
+    let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
+    s.created(s.fs.create(call.caller()?, call.node(), &name, mode, umask, flags)?)
+}
+
+fn tmpfile<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
+    let args: abi::CreateIn = call.take()?;
+    let flags = wire::open_flags(&s.settings, args.flags, args.open_flags)?;
+    let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
+    s.created(s.fs.tmpfile(call.caller()?, call.node(), mode, umask, flags)?)
+}
+
+fn read<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
+    let args: abi::ReadIn = call.take()?;
+    let wait = call.wait();
+    let mut room = Room::new(call.request, args.size);
+    s.fs.read(fh(args.fh), args.offset, wait, &mut room).map(Filled)
+}
+
+fn write<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::WriteOut> {
+    let args: abi::WriteIn = call.take()?;
+    let kill_setid = args.write_flags.contains(abi::WriteFlags::KILL_SUIDGID);
+    let wait = call.wait();
+    let mut data = Data::new(call.request, args.size)?;
+    let written = s.fs.write(fh(args.fh), args.offset, kill_setid, wait, &mut data)?;
+    Ok(abi::WriteOut { size: u32::try_from(written).map_err(|_| Errno::EIO)?, padding: 0 })
+}
+
+fn release<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::ReleaseIn = call.take()?;
+    s.fs.release(fh(args.fh))
+}
+
+fn statfs<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::StatfsOut> {
+    Ok(wire::statfs_out(&s.fs.statfs(call.node())?))
+}
+
+fn syncfs<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    s.fs.syncfs(call.node())
+}
+
+fn fsync<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::FsyncIn = call.take()?;
+    s.fs.fsync(fh(args.fh), args.fsync_flags.contains(abi::FsyncFlags::FDATASYNC))
+}
+
+fn fallocate<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::FallocateIn = call.take()?;
+    s.fs.fallocate(fh(args.fh), args.mode, args.offset, args.length)
+}
+
+fn lseek<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::LseekOut> {
+    let args: abi::LseekIn = call.take()?;
+    let seek = match i32::try_from(args.whence) {
+        Ok(libc::SEEK_DATA) => Seek::Data(args.offset),
+        Ok(libc::SEEK_HOLE) => Seek::Hole(args.offset),
+        _ => return Err(Errno::EINVAL),
+    };
+    Ok(abi::LseekOut { offset: s.fs.lseek(fh(args.fh), seek)? })
+}
+
+fn copy<F: Fs>(s: &Session<F>, call: &mut Call<'_>, most: u64) -> Result<u64> {
+    let args: abi::CopyFileRangeIn = call.take()?;
+    if args.flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let from = Spot { fh: fh(args.fh_in), offset: args.off_in };
+    let to = Spot { fh: fh(args.fh_out), offset: args.off_out };
+    s.fs.copy_range(from, to, args.len.min(most))
+}
+
+/// The older opcode answers with 32 bits: no more than they can say is copied at once.
+fn copy_file_range<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::WriteOut> {
+    let copied = copy(s, call, u64::from(u32::MAX) & !0xfff)?;
+    Ok(abi::WriteOut { size: u32::try_from(copied).map_err(|_| Errno::EOVERFLOW)?, padding: 0 })
+}
+
+fn copy_file_range_64<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::CopyFileRangeOut> {
+    Ok(abi::CopyFileRangeOut { bytes_copied: copy(s, call, u64::MAX)? })
+}
+
+fn setxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args = s.setxattr_in(call)?;
+    let name = s.xattr_name(call.string()?)?;
+    let mut flags = XattrFlags::from_bits(args.flags & 3).ok_or(Errno::EINVAL)?;
+    flags.set(XattrFlags::KILL_SGID, args.setxattr_flags.contains(abi::SetxattrFlags::ACL_KILL_SGID));
+    let value = call.bytes(args.size)?;
+    s.fs.setxattr(call.node(), &name, value, flags)
+}
+
+fn getxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<XattrAnswer> {
+    let args: abi::GetxattrIn = call.take()?;
+    let name = s.xattr_name(call.string()?)?;
+    let mut room = Room::new(call.request, args.size);
+    let length = s.fs.getxattr(call.node(), &name, args.size, &mut room)?;
+    Ok(XattrAnswer::new(args.size, length, &room))
+}
+
+fn listxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<XattrAnswer> {
+    let args: abi::GetxattrIn = call.take()?;
+    s.has_xattr()?;
+    let mut room = Room::new(call.request, args.size);
+    let length = s.fs.listxattr(call.node(), args.size, &mut room)?;
+    Ok(XattrAnswer::new(args.size, length, &room))
+}
+
+fn removexattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let name = s.xattr_name(call.string()?)?;
+    s.fs.removexattr(call.node(), &name)
+}
+
+/// A length when none was given, else a value that is already in its place.
+pub(super) enum XattrAnswer {
+    Length(abi::GetxattrOut),
+    Value(Filled),
+}
+
+impl XattrAnswer {
+    fn new(size: u32, length: u32, room: &Room<'_>) -> Self {
+        match size {
+            0 => Self::Length(abi::GetxattrOut { size: length, padding: 0 }),
+            _ => Self::Value(Filled(room.filled())),
+        }
+    }
+}
+
+impl Encode for XattrAnswer {
+    fn encode(&self, call: &Call<'_>) -> Result<usize> {
+        match self {
+            Self::Length(length) => length.encode(call),
+            Self::Value(filled) => filled.encode(call),
+        }
+    }
+}
+
+/// By mode and caller, as the guest's kernel does it itself (`default_permissions`); ACLs are its business.
+fn access<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::AccessIn = call.take()?;
+    let attr = s.fs.getattr(call.node(), None)?;
+    let any_x = attr.mode & 0o111 != 0 || attr.kind() == libc::S_IFDIR;
+    let granted = match (call.header.uid == attr.uid.0, call.header.gid == attr.gid.0) {
+        _ if call.header.uid == 0 => 0o6 | u32::from(any_x),
+        (true, _) => attr.mode >> 6,
+        (false, true) => attr.mode >> 3,
+        (false, false) => attr.mode,
+    };
+    if args.mask & 0o7 & !granted == 0 { Ok(()) } else { Err(Errno::EACCES) }
+}
+
+fn opendir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::OpenOut> {
+    let handle = s.fs.opendir(call.node())?;
+    Ok(abi::OpenOut { fh: handle.0, open_flags: s.settings.cache.dir(), backing_id: 0 })
+}
+
+fn entries<F: Fs>(s: &Session<F>, call: &mut Call<'_>, detail: Detail) -> Result<Filled> {
+    let args: abi::ReadIn = call.take()?;
+    let mut entries = Entries { room: Room::new(call.request, args.size), settings: &s.settings, detail };
+    s.fs.readdir(fh(args.fh), args.offset, detail, &mut entries)?;
+    Ok(Filled(entries.room.filled()))
+}
+
+fn readdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
+    entries(s, call, Detail::Names)
+}
+
+fn readdirplus<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
+    entries(s, call, Detail::Entries)
+}
+
+/// `struct fsxattr` of linux/fs.h.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct FsXattr {
+    xflags: u32,
+    extsize: u32,
+    nextents: u32,
+    projid: u32,
+    cowextsize: u32,
+    pad: [u8; 8],
+}
+
+/// The ioctls served, as linux/fs.h numbers them for 64 bits, and for 32 where that differs.
+mod ioctl_nr {
+    pub(super) const GETFLAGS: u32 = 0x8008_6601;
+    pub(super) const SETFLAGS: u32 = 0x4008_6602;
+    pub(super) const GETFLAGS32: u32 = 0x8004_6601;
+    pub(super) const SETFLAGS32: u32 = 0x4004_6602;
+    pub(super) const GETVERSION: u32 = 0x8008_7601;
+    pub(super) const GETVERSION32: u32 = 0x8004_7601;
+    pub(super) const FSGETXATTR: u32 = 0x801c_581f;
+    pub(super) const FSSETXATTR: u32 = 0x401c_5820;
+}
+
+/// The answer to IOCTL: its header is written last, once the data behind it is there.
+fn ioctl<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
+    let args: abi::IoctlIn = call.take()?;
+    if args.flags.contains(abi::IoctlFlags::UNRESTRICTED) {
+        return Err(Errno::ENOTTY);
+    }
+    let input = call.bytes(args.in_size)?;
+    let word = || u32::read_from_prefix(input).map(|(word, _)| word).map_err(|_| Errno::EINVAL);
+    let node = call.node();
+    let mut out = Vec::new();
+    match args.cmd {
+        ioctl_nr::GETFLAGS | ioctl_nr::GETFLAGS32 => out.extend(u64::from(s.fs.get_flags(node)?).to_ne_bytes()),
+        ioctl_nr::GETVERSION | ioctl_nr::GETVERSION32 => out.extend(u64::from(s.fs.get_version(node)?).to_ne_bytes()),
+        ioctl_nr::SETFLAGS | ioctl_nr::SETFLAGS32 => s.fs.set_flags(node, word()?)?,
+        ioctl_nr::FSGETXATTR => {
+            let Fsx { xflags, extsize, nextents, projid, cowextsize } = s.fs.get_fsx(node)?;
+            out.extend(FsXattr { xflags, extsize, nextents, projid, cowextsize, pad: [0; 8] }.as_bytes());
+        }
+        ioctl_nr::FSSETXATTR => {
+            let (asked, _) = FsXattr::read_from_prefix(input).map_err(|_| Errno::EINVAL)?;
+            let FsXattr { xflags, extsize, nextents, projid, cowextsize, .. } = asked;
+            s.fs.set_fsx(node, Fsx { xflags, extsize, nextents, projid, cowextsize })?;
+        }
+        _ => return Err(Errno::ENOTTY),
+    }
+    // A word is answered in as many bytes as are asked for: 4 or 8.
+    out.truncate(usize::try_from(args.out_size).unwrap_or(usize::MAX));
+    let header = abi::IoctlOut::default();
+    let mut room = Room::new(call.request, u32::MAX);
+    crate::fs::Sink::put(&mut room, header.as_bytes())?;
+    crate::fs::Sink::put(&mut room, &out)?;
+    Ok(Filled(room.filled()))
+}
+
+fn init<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::InitOut> {
+    s.init(&call.take()?)
+}
+
+/// Nothing waits long enough to be interrupted; an answer is on its way.
+fn interrupt<F: Fs>(_: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    call.take::<abi::InterruptIn>().map(drop)
+}
+
+fn destroy<F: Fs>(s: &Session<F>, _: &mut Call<'_>) -> Result<()> {
+    s.fs.reset();
+    Ok(())
+}
+
+impl<F: Fs> Session<F> {
+    fn entry(&self, entry: &Entry) -> abi::EntryOut {
+        wire::entry_out(&self.settings, entry)
+    }
+
+    fn created(&self, (entry, handle): (Entry, crate::fs::Fh)) -> Result<CreateOut> {
+        let open = abi::OpenOut { fh: handle.0, open_flags: self.settings.cache.file(), backing_id: 0 };
+        Ok(CreateOut { entry: self.entry(&entry), open })
+    }
+
+    fn has_xattr(&self) -> Result<()> {
+        if self.settings.xattr { Ok(()) } else { Err(Errno::ENOSYS) }
+    }
+
+    /// A name of the guest. Without `--posix-acl` it cannot reach ACLs, which its kernel would not heed.
+    fn xattr_name(&self, name: &[u8]) -> Result<XattrName> {
+        self.has_xattr()?;
+        if !self.settings.posix_acl && name.starts_with(b"system.posix_acl_") {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        XattrName::new(name)
+    }
+}
+
+impl Call<'_> {
+    fn wait(&self) -> Wait {
+        if self.place == Place::Worker { Wait::Never } else { Wait::AsNeeded }
+    }
+}

@@ -1,0 +1,209 @@
+//! Between our types and FUSE's.
+
+use std::time::Duration;
+
+use postern_ipc::attr::{Attr, Changes, Dev, Mode, OpenFlags, Time, TimeChange};
+use postern_ipc::id::{GuestGid, GuestUid};
+use postern_ipc::{Errno, Result};
+
+use super::abi::{
+    self, AttrFlags, AttrOut, EntryOut, OpenInFlags, SetattrIn, SetattrValid, StatfsOut, Statx, StatxOut, SxTime,
+};
+use super::settings::Settings;
+use crate::fs::{Entry, ROOT, Space};
+
+/// STATX_BASIC_STATS and STATX_BTIME of linux/stat.h.
+const STATX_BASIC: u32 = 0x7ff;
+const STATX_BTIME: u32 = 0x800;
+
+/// As the 32 bits of FUSE have a device number: the kernel's `new_encode_dev`.
+pub(super) fn encode_dev(dev: Dev) -> u32 {
+    (dev.minor & 0xff) | (dev.major & 0xfff) << 8 | (dev.minor & 0xf_ff00) << 12
+}
+
+/// The reverse: the kernel's `new_decode_dev`.
+pub(super) fn decode_dev(raw: u32) -> Dev {
+    Dev { major: (raw >> 8) & 0xfff, minor: (raw & 0xff) | ((raw >> 12) & 0xf_ff00) }
+}
+
+fn attr(attr: &Attr, flags: AttrFlags) -> abi::Attr {
+    abi::Attr {
+        ino: attr.id.ino,
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: attr.atime.sec.cast_unsigned(),
+        mtime: attr.mtime.sec.cast_unsigned(),
+        ctime: attr.ctime.sec.cast_unsigned(),
+        atimensec: attr.atime.nsec,
+        mtimensec: attr.mtime.nsec,
+        ctimensec: attr.ctime.nsec,
+        mode: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid.0,
+        gid: attr.gid.0,
+        rdev: encode_dev(attr.rdev),
+        blksize: attr.blksize,
+        flags,
+    }
+}
+
+/// The answer to GETATTR and SETATTR.
+pub(super) fn attr_out(settings: &Settings, of: &Attr) -> AttrOut {
+    AttrOut {
+        attr_valid: settings.attr_timeout.as_secs(),
+        attr_valid_nsec: settings.attr_timeout.subsec_nanos(),
+        dummy: 0,
+        attr: attr(of, AttrFlags::empty()),
+    }
+}
+
+/// The answer to LOOKUP and to all that makes a node.
+pub(super) fn entry_out(settings: &Settings, entry: &Entry) -> EntryOut {
+    let submount = settings.announce_submounts && entry.attr.mount_root && entry.node != ROOT;
+    let flags = if submount { AttrFlags::SUBMOUNT } else { AttrFlags::empty() };
+    EntryOut {
+        nodeid: entry.node.0,
+        generation: 0,
+        entry_valid: settings.entry_timeout.as_secs(),
+        entry_valid_nsec: settings.entry_timeout.subsec_nanos(),
+        attr_valid: settings.attr_timeout.as_secs(),
+        attr_valid_nsec: settings.attr_timeout.subsec_nanos(),
+        attr: attr(&entry.attr, flags),
+    }
+}
+
+/// The answer to LOOKUP of a name that is not there, to be remembered.
+pub(super) fn negative(timeout: Duration) -> EntryOut {
+    EntryOut { entry_valid: timeout.as_secs(), entry_valid_nsec: timeout.subsec_nanos(), ..EntryOut::default() }
+}
+
+/// The answer to STATX.
+pub(super) fn statx_out(settings: &Settings, of: &Attr) -> StatxOut {
+    let stamp = |time: Time| SxTime { sec: time.sec, nsec: time.nsec, reserved: 0 };
+    let stat = Statx {
+        mask: STATX_BASIC | if of.btime.is_some() { STATX_BTIME } else { 0 },
+        blksize: of.blksize,
+        nlink: of.nlink,
+        uid: of.uid.0,
+        gid: of.gid.0,
+        mode: u16::try_from(of.mode).unwrap_or_default(),
+        ino: of.id.ino,
+        size: of.size,
+        blocks: of.blocks,
+        atime: stamp(of.atime),
+        btime: stamp(of.btime.unwrap_or_default()),
+        ctime: stamp(of.ctime),
+        mtime: stamp(of.mtime),
+        rdev_major: of.rdev.major,
+        rdev_minor: of.rdev.minor,
+        dev_major: of.id.dev.major,
+        dev_minor: of.id.dev.minor,
+        ..Statx::default()
+    };
+    StatxOut {
+        attr_valid: settings.attr_timeout.as_secs(),
+        attr_valid_nsec: settings.attr_timeout.subsec_nanos(),
+        stat,
+        ..StatxOut::default()
+    }
+}
+
+/// The answer to STATFS.
+pub(super) fn statfs_out(space: &Space) -> StatfsOut {
+    let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    StatfsOut {
+        blocks: space.blocks,
+        bfree: space.bfree,
+        bavail: space.bavail,
+        files: space.files,
+        ffree: space.ffree,
+        bsize: small(space.bsize),
+        namelen: small(space.namelen),
+        frsize: small(space.frsize),
+        ..StatfsOut::default()
+    }
+}
+
+/// What SETATTR asks for.
+///
+/// # Errors
+/// EINVAL for a time with too many nanoseconds.
+pub(super) fn changes(asked: &SetattrIn) -> Result<Changes> {
+    let has = |flag| asked.valid.contains(flag);
+    let time = |set, now, sec: u64, nsec| match (has(set), has(now)) {
+        (false, _) => Ok(TimeChange::Keep),
+        (true, true) => Ok(TimeChange::Now),
+        (true, false) if nsec < 1_000_000_000 => Ok(TimeChange::At(Time { sec: sec.cast_signed(), nsec })),
+        (true, false) => Err(Errno::EINVAL),
+    };
+    Ok(Changes {
+        uid: has(SetattrValid::UID).then_some(GuestUid(asked.uid)),
+        gid: has(SetattrValid::GID).then_some(GuestGid(asked.gid)),
+        mode: has(SetattrValid::MODE).then(|| Mode::new(asked.mode)),
+        size: has(SetattrValid::SIZE).then_some(asked.size),
+        atime: time(SetattrValid::ATIME, SetattrValid::ATIME_NOW, asked.atime, asked.atimensec)?,
+        mtime: time(SetattrValid::MTIME, SetattrValid::MTIME_NOW, asked.mtime, asked.mtimensec)?,
+        kill_setid: has(SetattrValid::KILL_SUIDGID),
+    })
+}
+
+/// open(2) flags of the guest, which are the host's on every architecture served, as ours.
+///
+/// # Errors
+/// EINVAL for an access mode that is none.
+pub(super) fn open_flags(settings: &Settings, raw: u32, more: OpenInFlags) -> Result<OpenFlags> {
+    let raw = raw.cast_signed();
+    let mut flags = match raw & libc::O_ACCMODE {
+        libc::O_RDONLY => OpenFlags::READ,
+        // A guest that collects writes reads the rest of a page first.
+        libc::O_WRONLY if settings.writeback => OpenFlags::READ | OpenFlags::WRITE,
+        libc::O_WRONLY => OpenFlags::WRITE,
+        libc::O_RDWR => OpenFlags::READ | OpenFlags::WRITE,
+        _ => return Err(Errno::EINVAL),
+    };
+    let table = [
+        // ... and knows the end of the file itself.
+        (libc::O_APPEND, OpenFlags::APPEND, !settings.writeback),
+        (libc::O_TRUNC, OpenFlags::TRUNC, true),
+        (libc::O_EXCL, OpenFlags::EXCL, true),
+        (libc::O_DIRECT, OpenFlags::DIRECT, settings.allow_direct_io),
+        (libc::O_NOATIME, OpenFlags::NOATIME, settings.preserve_noatime),
+        (libc::O_DSYNC, OpenFlags::DSYNC, true),
+    ];
+    for (bit, flag, allowed) in table {
+        flags.set(flag, raw & bit != 0 && allowed);
+    }
+    flags.set(OpenFlags::SYNC, raw & libc::O_SYNC == libc::O_SYNC);
+    flags.set(OpenFlags::KILL_SETID, more.contains(OpenInFlags::KILL_SUIDGID));
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_survive_the_32_bits_of_fuse() {
+        for (major, minor) in [(0, 0), (1, 3), (8, 0x1_2345), (0xfff, 0xf_ffff)] {
+            let dev = Dev { major, minor };
+            assert_eq!(decode_dev(encode_dev(dev)), dev);
+        }
+    }
+
+    // open(2): O_SYNC is __O_SYNC | O_DSYNC
+    #[test]
+    fn dsync_alone_is_not_sync() {
+        let settings = Settings::default();
+        let flags = |raw: i32| open_flags(&settings, raw.cast_unsigned(), OpenInFlags::empty()).unwrap();
+        assert_eq!(flags(libc::O_WRONLY | libc::O_DSYNC), OpenFlags::WRITE | OpenFlags::DSYNC);
+        assert!(flags(libc::O_WRONLY | libc::O_SYNC).contains(OpenFlags::SYNC));
+        assert!(open_flags(&settings, 3, OpenInFlags::empty()).is_err());
+    }
+
+    #[test]
+    fn direct_io_and_noatime_reach_the_host_only_when_allowed() {
+        let raw = (libc::O_DIRECT | libc::O_NOATIME).cast_unsigned();
+        let flags = open_flags(&Settings::default(), raw, OpenInFlags::empty()).unwrap();
+        assert_eq!(flags, OpenFlags::READ);
+    }
+}
