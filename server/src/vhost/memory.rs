@@ -126,6 +126,11 @@ impl Region {
 }
 
 impl Memory {
+    /// None at all.
+    pub(super) const fn new() -> Self {
+        Self { regions: Vec::new() }
+    }
+
     /// The same and one region more.
     ///
     /// # Errors

@@ -2,8 +2,14 @@
 
 mod device;
 mod memory;
+mod pool;
+mod protocol;
+mod queue;
 mod request;
+mod ring;
+mod transport;
 
 pub use device::{Device, Outcome, Place};
 pub use memory::{GuestIovecs, preadv2, pwritev2};
 pub use request::{Fault, Request};
+pub use transport::{Socket, Transport};

@@ -10,6 +10,7 @@ use postern_ipc::{Errno, Result};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, little_endian};
 
+use super::device::Outcome;
 use super::memory::{Cursor, GuestIovecs, Memory, Segments, Span};
 
 /// Most descriptors of a chain, indirect ones included: as many as QEMU takes (VIRTQUEUE_MAX_SIZE), and as many as
@@ -29,6 +30,9 @@ struct Descriptor {
 /// Its bytes.
 const DESCRIPTOR: u32 = 16;
 const _: () = assert!(size_of::<Descriptor>() == DESCRIPTOR as usize);
+
+/// The memory of a request that holds none.
+static NOTHING: Memory = Memory::new();
 
 /// What is wrong with a chain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +61,8 @@ impl Fault {
 /// What the guest asks, and the room for the answer.
 #[derive(Debug)]
 pub struct Request {
-    memory: Arc<Memory>,
+    /// None between chains of the pool, so that an unused one holds no mapping.
+    memory: Option<Arc<Memory>>,
     queue: usize,
     head: u16,
     readable: Half,
@@ -80,7 +85,7 @@ impl Request {
     /// An empty one for chains of `queue`.
     pub(super) fn new(queue: usize) -> Self {
         Self {
-            memory: Arc::default(),
+            memory: None,
             queue,
             head: 0,
             readable: Half::default(),
@@ -115,7 +120,7 @@ impl Request {
         self.remaining = self.remaining.checked_sub(len).ok_or(Errno::EINVAL)?;
         let at = self.next;
         self.next = self.readable.segments.advance(at, len);
-        Ok(self.readable.segments.run(&self.memory, at, len))
+        Ok(self.readable.segments.run(self.memory(), at, len))
     }
 
     /// Copies the next bytes.
@@ -164,7 +169,7 @@ impl Request {
     pub fn room_at(&self, offset: usize, len: usize) -> Result<GuestIovecs<'_>> {
         offset.checked_add(len).filter(|end| *end <= self.room()).ok_or(Errno::ENOBUFS)?;
         let at = self.writable.segments.advance(Cursor::default(), offset);
-        Ok(self.writable.segments.run(&self.memory, at, len))
+        Ok(self.writable.segments.run(self.memory(), at, len))
     }
 
     /// Copies `bytes` into the room at `offset`.
@@ -180,10 +185,36 @@ impl Request {
         self.head
     }
 
+    /// The used length that `outcome` stands for: never more than there is room.
+    pub(super) fn used(&self, outcome: Outcome) -> u32 {
+        match outcome {
+            Outcome::Done(len) => u32::try_from(self.room()).unwrap_or(u32::MAX).min(len),
+            Outcome::Later => 0,
+        }
+    }
+
+    /// Bytes that were read.
+    pub(super) fn consumed(&self) -> u64 {
+        self.readable.segments.len().saturating_sub(u64::try_from(self.remaining).unwrap_or(u64::MAX))
+    }
+
+    /// Lets go of the guest's memory.
+    pub(super) fn release(&mut self) {
+        self.readable.clear();
+        self.writable.clear();
+        self.table.clear();
+        self.rewind();
+        self.memory = None;
+    }
+
+    fn memory(&self) -> &Memory {
+        self.memory.as_deref().unwrap_or(&NOTHING)
+    }
+
     /// Reads the chain that begins at `head` in the ring's table of `size` descriptors, in place of what was there.
     pub(super) fn load(&mut self, memory: &Arc<Memory>, ring: &Span, size: u16, head: u16) {
-        if !Arc::ptr_eq(&self.memory, memory) {
-            self.memory = Arc::clone(memory);
+        if !self.memory.as_ref().is_some_and(|held| Arc::ptr_eq(held, memory)) {
+            self.memory = Some(Arc::clone(memory));
         }
         self.head = head;
         self.fault = None;
@@ -232,14 +263,15 @@ impl Request {
             return Err(Fault::Chain);
         }
         self.table.clear();
-        self.memory.resolve(to.address.get(), len, &mut self.table).map_err(|_| Fault::Address)?;
+        let memory = self.memory.as_deref().unwrap_or(&NOTHING);
+        memory.resolve(to.address.get(), len, &mut self.table).map_err(|_| Fault::Address)?;
         Ok(len / DESCRIPTOR)
     }
 
     fn indirect(&self, index: u16) -> std::result::Result<Descriptor, Fault> {
         let at = self.table.advance(Cursor::default(), offset_of(index));
         let mut descriptor = Descriptor::new_zeroed();
-        let read = self.table.run(&self.memory, at, size_of::<Descriptor>()).copy_to(descriptor.as_mut_bytes());
+        let read = self.table.run(self.memory(), at, size_of::<Descriptor>()).copy_to(descriptor.as_mut_bytes());
         read.map(|()| descriptor).map_err(|_| Fault::Address)
     }
 
@@ -254,8 +286,9 @@ impl Request {
         if !write && self.writable.segments.len() > 0 {
             self.fault.get_or_insert(Fault::Order);
         }
+        let memory = self.memory.as_deref().unwrap_or(&NOTHING);
         let half = if write { &mut self.writable } else { &mut self.readable };
-        if len > 0 && !half.broken && self.memory.resolve(descriptor.address.get(), len, &mut half.segments).is_err() {
+        if len > 0 && !half.broken && memory.resolve(descriptor.address.get(), len, &mut half.segments).is_err() {
             half.broken = true;
             self.fault.get_or_insert(Fault::Address);
         }
