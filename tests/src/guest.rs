@@ -3,8 +3,6 @@
 //! A guest has busybox and nothing else: the host's `/usr`, shared as `usr`, gives it the rest. Whatever goes wrong
 //! with the machinery (no boot, no answer) panics with what the guest's kernel and the servers said.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test's machinery fails by failing the test
-
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -15,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
+
+use crate::kind::Kind;
+use crate::share::Server;
 
 /// How long a guest may take to come up, or to answer one request: emulated, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -37,91 +38,40 @@ impl Kernel {
     }
 }
 
-/// A program that serves a directory at a vhost-user socket until it is killed.
-pub trait Server {
-    /// The command that serves `dir` at `socket`.
-    fn command(&self, dir: &Path, socket: &Path) -> Command;
-}
-
-/// The C virtiofsd of QEMU 7.2, which proves the tests.
-#[derive(Clone, Copy, Debug)]
-pub struct Virtiofsd;
-
-impl Server for Virtiofsd {
-    fn command(&self, dir: &Path, socket: &Path) -> Command {
-        let mut command = Command::new("/usr/lib/qemu/virtiofsd");
-        command
-            .arg(format!("--socket-path={}", socket.display()))
-            .arg("-o")
-            .arg(format!("source={},xattr,posix_acl", dir.display()));
-        command
-    }
-}
-
-/// `postern-server`, as root, with these options.
-#[derive(Clone, Debug)]
-pub struct Postern(pub Vec<String>);
-
-impl Server for Postern {
-    fn command(&self, dir: &Path, socket: &Path) -> Command {
-        let mut command = Command::new(binary("postern-server"));
-        command.arg("virtiofs").arg("--shared-dir").arg(dir).arg("--socket-path").arg(socket).args(&self.0);
-        command
-    }
-}
-
-/// A program of this workspace: in `$POSTERN_BIN_DIR`, else in the target directory that the running test lies in.
-#[must_use]
-pub fn binary(name: &str) -> PathBuf {
-    let built = || Some(std::env::current_exe().ok()?.parent()?.parent()?.to_owned());
-    std::env::var_os("POSTERN_BIN_DIR").map(PathBuf::from).or_else(built).unwrap().join(name)
-}
-
-/// A directory being served; the server dies with this value.
+/// The host's `/usr`, served read-only.
+///
+/// A server's mistake must not cost the host its programs, and the guest's root may be the host's: the server sees
+/// `/usr` through a read-only mount of its own.
 #[derive(Debug)]
-pub struct Share {
-    tag: &'static str,
+struct Programs {
     place: TempDir,
     server: Child,
 }
 
-impl Share {
-    /// Starts `server` for `dir`, under a tag that is also the guest's mount point: `mnt` is mounted at `/mnt`.
-    pub fn start(server: &dyn Server, dir: &Path, tag: &'static str) -> Self {
+impl Programs {
+    fn serve(kind: Kind) -> Self {
         let place = TempDir::new().unwrap();
         let log = File::create(place.path().join("log")).unwrap();
-        let server = server
-            .command(dir, &place.path().join("socket"))
+        let server = kind.command(Path::new("/usr"), &place.path().join("socket"));
+        let server = Command::new("unshare")
+            .args(["--mount", "sh", "-c", r#"mount -o bind,ro /usr /usr && exec "$0" "$@""#])
+            .arg(server.get_program())
+            .args(server.get_args())
+            .args(kind.is_postern().then_some("--readonly"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut share = Self { tag, place, server };
-        share.await_socket();
-        share
-    }
-
-    fn await_socket(&mut self) {
-        let start = Instant::now();
-        while !self.socket().exists() {
-            let ended = self.server.try_wait().unwrap();
-            assert!(ended.is_none() && start.elapsed() < PATIENCE, "no server ({ended:?}):\n{}", self.log());
-            sleep(Duration::from_millis(10));
-        }
+        Self { place, server }
     }
 
     fn socket(&self) -> PathBuf {
         self.place.path().join("socket")
     }
-
-    /// What the server has printed.
-    pub fn log(&self) -> String {
-        text_of(&self.place.path().join("log"))
-    }
 }
 
-impl Drop for Share {
+impl Drop for Programs {
     fn drop(&mut self) {
         end(&mut self.server);
     }
@@ -140,26 +90,28 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Guest {
     machine: Child,
-    shares: Vec<Share>,
-    console: PathBuf,
-    _place: TempDir,
+    programs: Programs,
+    place: TempDir,
 }
 
 impl Guest {
-    /// Boots `kernel` with the shares mounted, each at the root's directory named as its tag.
-    pub fn boot(kernel: Kernel, shares: Vec<Share>) -> Self {
-        let place = TempDir::new().unwrap();
+    /// Boots `kernel` with each share mounted at the root's directory of that name. The programs come from a server of
+    /// this kind, too.
+    pub fn boot(kernel: Kernel, kind: Kind, shares: &[(&str, &Server)]) -> Self {
+        let (programs, place) = (Programs::serve(kind), TempDir::new().unwrap());
+        let usr = programs.socket();
+        let sockets = shares.iter().map(|(tag, server)| (*tag, server.socket())).chain([("usr", usr.as_path())]);
         let console = place.path().join("console");
         let machine = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/guest/qemu"))
             .arg(kernel.name())
-            .args(shares.iter().map(|share| format!("{}={}", share.tag, share.socket().display())))
+            .args(sockets.map(|(tag, socket)| format!("{tag}={}", existing(socket).display())))
             .env("CONSOLE", &console)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(&console).unwrap())
             .spawn()
             .unwrap();
-        let mut guest = Self { machine, shares, console, _place: place };
+        let mut guest = Self { machine, programs, place };
         assert_eq!(guest.line(), "ready");
         guest
     }
@@ -220,10 +172,10 @@ impl Guest {
         panic!("{what}\n{}", self.story())
     }
 
-    /// The end of what the guest's kernel and every server have printed.
+    /// The end of what the guest's kernel and the server of its programs have printed.
     fn story(&self) -> String {
-        let servers = self.shares.iter().map(|share| format!("--- server of {}\n{}", share.tag, tail(&share.log())));
-        format!("--- console\n{}\n{}", tail(&text_of(&self.console)), servers.collect::<String>())
+        let [console, programs] = [&self.place, &self.programs.place].map(TempDir::path);
+        format!("--- console\n{}\n--- /usr\n{}", tail(&console.join("console")), tail(&programs.join("log")))
     }
 }
 
@@ -233,16 +185,24 @@ impl Drop for Guest {
     }
 }
 
+/// Waits for a server's socket.
+fn existing(socket: &Path) -> &Path {
+    let start = Instant::now();
+    while !socket.exists() {
+        assert!(start.elapsed() < PATIENCE, "no server at {}", socket.display());
+        sleep(Duration::from_millis(10));
+    }
+    socket
+}
+
 fn end(process: &mut Child) {
     let _gone = process.kill();
     let _reaped = process.wait();
 }
 
-fn text_of(file: &Path) -> String {
-    fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
-}
-
-fn tail(text: &str) -> String {
+fn tail(file: &Path) -> String {
+    let text = fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
-    lines.split_at(lines.len().saturating_sub(40)).1.join("\n")
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }

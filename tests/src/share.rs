@@ -168,6 +168,11 @@ impl Server {
         self.scratch.path("share")
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Connects as a VMM, as soon as the server listens.
     ///
     /// # Panics
