@@ -1,5 +1,8 @@
 //! The unprivileged side of postern: it parses everything the guest sends and asks the helper for the rest.
 
+pub mod args;
+pub mod confine;
 pub mod fs;
 pub mod fuse;
+pub mod launch;
 pub mod vhost;

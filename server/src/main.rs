@@ -1,2 +1,78 @@
-//! placeholder
-fn main() {}
+//! `postern-server`: read the arguments, meet the helper, raise the walls, serve.
+
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use postern_ipc::channel::{Channel, take};
+use postern_ipc::client::Links;
+use postern_ipc::hello::{News, receive_news};
+use postern_ipc::{Errno, Result};
+use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::journal;
+use postern_server::args::{Cli, Frontend, Virtiofs};
+use postern_server::fs::tree::{Share, Tree};
+use postern_server::fuse::Session;
+use postern_server::vhost::Transport;
+use postern_server::{confine, launch};
+
+fn main() -> ExitCode {
+    let Frontend::Virtiofs(args) = Cli::parse().frontend;
+    match serve(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            eprintln!("postern-server: {fatal}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &Virtiofs) -> std::result::Result<(), Fatal> {
+    let process = &args.process;
+    journal::open("postern-server", process.log_level, process.syslog)?;
+    let socket = launch::socket(&args.socket)?;
+    let helper = launch::helper(&args.share, process)?;
+    confine::step_down(process)?;
+    let channels = args.socket.num_request_queues.saturating_add(process.thread_pool_size);
+    let (facts, walker) = confine::meet(&helper, channels)?;
+    let step = "open the share";
+    let root = take(&helper).step(step)?;
+    let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
+    let share = Share { root, links: Arc::clone(&links), walker };
+    let tree = Arc::new(Tree::new(share, process.rlimit_nofile).step(step)?);
+    let session = Session::new(tree, args.guest.settings(), args.socket.num_request_queues, args.socket.tag.as_deref());
+    confine::renounce(process.no_landlock)?;
+    std::thread::Builder::new()
+        .name("news".into())
+        .spawn(move || attend(&helper, &links, channels))
+        .step("start a thread")?;
+    let transport = Transport::new(Arc::new(session), process.thread_pool_size.into()).step("start the workers")?;
+    confine::filter(walker, process.seccomp)?;
+    log::info!("ready{}", if facts.readonly { ", read-only" } else { "" });
+    transport.serve(socket, args.socket.once).step("wait for a VMM")
+}
+
+fn take_channels(helper: &UnixStream, count: u16) -> Result<Vec<Channel>> {
+    (0..count).map(|_| take(helper).map(Channel::from)).collect()
+}
+
+/// Listens to what the warden says as long as it is there.
+fn attend(helper: &UnixStream, links: &Links, channels: u16) {
+    let why = loop {
+        match receive_news(helper) {
+            Ok(News::Renewed) => match take_channels(helper, channels) {
+                Ok(channels) => {
+                    log::warn!("the helper was replaced");
+                    links.renew(channels);
+                }
+                Err(errno) => break errno.to_string(),
+            },
+            Ok(News::Refused(why)) => break why,
+            Ok(_) => break Errno::EPROTO.to_string(),
+            Err(errno) => break errno.to_string(),
+        }
+    };
+    log::error!("the helper is gone ({why}): what needs it gives EIO; restart the VM's share");
+    links.end();
+}

@@ -28,16 +28,33 @@ pub struct Tree {
     links: Arc<Links>,
 }
 
+/// What the helper's side gave.
+pub struct Share {
+    /// O_PATH descriptor of its root.
+    pub root: OwnedFd,
+    /// Channels to the helper.
+    pub links: Arc<Links>,
+    /// Who looks names up.
+    pub walker: Walker,
+}
+
+/// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
+const OTHERS: u64 = 64;
+
 impl Tree {
-    /// Of the share whose root the helper gave, holding at most `most_pins` descriptors of nodes and `most_files` open
-    /// files.
+    /// Of a share, with `descriptors` in all: half of them for nodes, and as many open files as leave each of them its
+    /// node's descriptor too.
     ///
     /// # Errors
     /// Those of statx(2).
-    pub fn new(root: OwnedFd, links: Arc<Links>, walker: Walker, most_pins: usize, most_files: usize) -> Result<Self> {
-        let attr = Attr::of(root.as_fd())?;
+    pub fn new(share: Share, descriptors: u64) -> Result<Self> {
+        let Share { root, links, walker } = share;
         let walk = Walk::new(Arc::clone(&links), walker);
-        Ok(Self { nodes: Nodes::new(root, &attr, most_pins), files: Files::new(most_files), walk, links })
+        let attr = walk.attr(root.as_fd())?;
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let nodes = Nodes::new(root, &attr, count(descriptors / 2));
+        let files = Files::new(count(descriptors.saturating_sub(OTHERS) / 2));
+        Ok(Self { nodes, files, walk, links })
     }
 
     /// An O_PATH descriptor of a node: the one held, or found again by name from the nearest directory that has one.
@@ -191,9 +208,11 @@ impl Fs for Tree {
     }
 
     fn getattr(&self, node: NodeId, fh: Option<Fh>) -> Result<Attr> {
-        match fh {
-            Some(fh) => Attr::of(self.files.get(fh)?.as_fd()),
-            None => Attr::of(self.pin(node)?.as_fd()),
+        let file = fh.map(|fh| self.files.get(fh)).transpose()?;
+        match file {
+            Some(file) if self.walk.walker == Walker::Server => Attr::of(file.as_fd()),
+            Some(file) => self.walk.attr(self.pin(file.node)?.as_fd()),
+            None => self.walk.attr(self.pin(node)?.as_fd()),
         }
     }
 
@@ -202,9 +221,7 @@ impl Fs for Tree {
     }
 
     fn readlink(&self, node: NodeId, to: &mut dyn Sink) -> Result<()> {
-        let pin = self.pin(node)?;
-        let target = rustix::fs::readlinkat(pin.as_fd(), c"", Vec::new())?;
-        to.put(target.as_bytes())
+        self.walk.readlink(self.pin(node)?.as_fd(), |target| to.put(target))?
     }
 
     fn statfs(&self, node: NodeId) -> Result<Space> {
@@ -288,8 +305,9 @@ impl Fs for Tree {
 
     fn open(&self, node: NodeId, flags: OpenFlags) -> Result<Fh> {
         self.files.room()?;
-        let file = self.ask(Caller::Root, node, &op::Open { flags }, |(), [file], _| file)?;
-        let setid = flags.contains(OpenFlags::WRITE) && Attr::of(file.as_fd())?.has_setid();
+        let pin = self.pin(node)?;
+        let file = self.links.call(Caller::Root, &op::Open { flags }, &[pin.as_fd()], b"", |(), [file], _| file)?;
+        let setid = flags.contains(OpenFlags::WRITE) && self.walk.attr(pin.as_fd())?.has_setid();
         Ok(self.keep(node, file, setid, flags))
     }
 

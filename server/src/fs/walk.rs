@@ -12,7 +12,7 @@ use postern_ipc::attr::Attr;
 use postern_ipc::client::Links;
 use postern_ipc::id::Caller;
 use postern_ipc::name::FileName;
-use postern_ipc::op::Lookup;
+use postern_ipc::op::{Lookup, Readlink, Stat};
 use postern_ipc::{Errno, Result};
 
 /// Who looks names up.
@@ -27,7 +27,8 @@ pub enum Walker {
 /// Looks names up.
 pub struct Walk {
     links: Arc<Links>,
-    walker: Walker,
+    /// Who.
+    pub walker: Walker,
 }
 
 impl Walk {
@@ -56,6 +57,28 @@ impl Walk {
             Ok((pin, attr))
         };
         self.look(dir, name, here, |attr, pin| (pin, attr))
+    }
+
+    /// What a node is.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub fn attr(&self, pin: BorrowedFd<'_>) -> Result<Attr> {
+        match self.walker {
+            Walker::Server => Attr::of(pin),
+            Walker::Helper => self.links.call(Caller::Root, &Stat {}, &[pin], b"", |attr, [], _| attr),
+        }
+    }
+
+    /// Gives what a symbolic link says to `take`.
+    ///
+    /// # Errors
+    /// Those of readlink(2).
+    pub fn readlink<R>(&self, pin: BorrowedFd<'_>, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        match self.walker {
+            Walker::Server => Ok(take(rustix::fs::readlinkat(pin, c"", Vec::new())?.as_bytes())),
+            Walker::Helper => self.links.call(Caller::Root, &Readlink {}, &[pin], b"", |(), [], target| take(target)),
+        }
     }
 
     fn look<T>(

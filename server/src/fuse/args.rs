@@ -115,6 +115,7 @@ pub(super) fn fh(raw: u64) -> Fh {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

@@ -9,5 +9,5 @@ mod session;
 mod settings;
 mod wire;
 
-pub use session::Session;
+pub use session::{Session, TAG_MAX};
 pub use settings::{Cache, Settings};

@@ -183,7 +183,7 @@ pub(super) fn run<F, R: Encode>(
 }
 
 fn refuse(request: &Request, unique: u64, errno: Errno) -> Outcome {
-    reply(request, unique, -errno.raw(), 0)
+    reply(request, unique, errno.raw().wrapping_neg(), 0)
 }
 
 /// The header, last; without room for it there is no answer.

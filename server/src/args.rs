@@ -1,0 +1,279 @@
+//! The command line of `postern-server`. Option names follow virtiofsd where it has one.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use log::LevelFilter;
+use postern_policy::sandbox::seccomp;
+
+use crate::fuse::{Cache, Settings};
+
+/// Most request queues: one channel to the helper each, and as many for the pool.
+const QUEUES_MAX: i64 = 32;
+
+/// Lets a virtual machine use a host directory.
+#[derive(Parser, Debug)]
+#[command(name = "postern-server", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What the guest speaks
+    #[command(subcommand)]
+    pub frontend: Frontend,
+}
+
+/// The protocols served.
+#[derive(Subcommand, Debug)]
+pub enum Frontend {
+    /// A vhost-user-fs device: the guest mounts it with `mount -t virtiofs TAG DIR`
+    Virtiofs(Box<Virtiofs>),
+}
+
+/// Everything `postern-server virtiofs` can be told.
+#[derive(Args, Debug)]
+pub struct Virtiofs {
+    /// Where the VMM comes from
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// Which directory
+    #[command(flatten)]
+    pub share: ShareArgs,
+    /// What the guest is told
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// How it runs
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Where the VMM comes from.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The VMM")]
+pub struct SocketArgs {
+    /// Listen there for a VMM (QEMU: -chardev socket,path=PATH)
+    #[arg(long, value_name = "PATH", required_unless_present = "fd")]
+    pub socket_path: Option<PathBuf>,
+    /// Take VMMs from this descriptor: a listening or a connected Unix stream socket
+    #[arg(long, value_name = "N", conflicts_with_all = ["socket_path", "socket_group"])]
+    pub fd: Option<RawFd>,
+    /// Members of this group may connect to --socket-path
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<String>,
+    /// End when the VMM disconnects, instead of waiting for the next
+    #[arg(long)]
+    pub once: bool,
+    /// Give the device a config space of its own with this tag, for VMMs that have none (not for QEMU 7.1 to 8.0)
+    #[arg(long, value_name = "TAG", value_parser = tag)]
+    pub tag: Option<String>,
+    /// Request queues, each with a thread here and one in the helper; the VMM may use fewer
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=QUEUES_MAX))]
+    pub num_request_queues: u16,
+}
+
+/// Which directory is shared and how: told to the helper, or known to it already.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The share")]
+pub struct ShareArgs {
+    /// Share this directory: starts a helper for it
+    #[arg(long, value_name = "DIR", required_unless_present = "sock_fd")]
+    pub shared_dir: Option<PathBuf>,
+    /// A helper is at the other end of this socket already; it knows the directory and what is allowed
+    #[arg(long, value_name = "N", conflicts_with_all =
+        ["shared_dir", "helper", "uid_map", "gid_map", "identity", "readonly", "allow_setid", "allow_devices"])]
+    pub sock_fd: Option<RawFd>,
+    /// The helper's program [default: postern-helper beside this one, else in libexec]
+    #[arg(long, value_name = "PATH")]
+    pub helper: Option<PathBuf>,
+    /// Ids of the guest and the host's they stand for, `:GUEST:HOST:COUNT:`; may be repeated
+    #[arg(long, value_name = "MAP")]
+    pub uid_map: Vec<String>,
+    /// The same for groups
+    #[arg(long, value_name = "MAP")]
+    pub gid_map: Vec<String>,
+    /// `userns`: the guest's ids are mapped by a user namespace; `host`: guest root is the host's root
+    #[arg(long, value_name = "FORM")]
+    pub identity: Option<String>,
+    /// Nothing of the share may be changed
+    #[arg(long)]
+    pub readonly: bool,
+    /// Set-id files of the guest may take effect on the host
+    #[arg(long)]
+    pub allow_setid: bool,
+    /// Device nodes of the guest may take effect on the host
+    #[arg(long)]
+    pub allow_devices: bool,
+}
+
+/// What the guest is told about the share.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The guest")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
+pub struct GuestArgs {
+    /// How far the guest may trust its own memory of the share
+    #[arg(long, value_enum, default_value_t)]
+    pub cache: CacheArg,
+    /// Seconds for which a name is remembered [default: by --cache]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub entry_timeout: Option<Duration>,
+    /// Seconds for which attributes are remembered [default: by --cache]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub attr_timeout: Option<Duration>,
+    /// Seconds for which it is remembered that a name is not there [default: 0]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub negative_timeout: Option<Duration>,
+    /// Shared mappings of files work although --cache=never or metadata keeps their data out of the guest's cache
+    #[arg(long)]
+    pub allow_mmap: bool,
+    /// O_DIRECT of the guest reaches the host
+    #[arg(long)]
+    pub allow_direct_io: bool,
+    /// O_NOATIME of the guest reaches the host
+    #[arg(long)]
+    pub preserve_noatime: bool,
+    /// The guest may collect writes
+    #[arg(long)]
+    pub writeback: bool,
+    /// The guest reads directories by names only
+    #[arg(long)]
+    pub no_readdirplus: bool,
+    /// Mounts below the share are file systems of their own in the guest (the default)
+    #[arg(long, overrides_with = "no_announce_submounts")]
+    pub announce_submounts: bool,
+    /// Mounts below the share are directories like others
+    #[arg(long, overrides_with = "announce_submounts")]
+    pub no_announce_submounts: bool,
+    /// Extended attributes
+    #[arg(long)]
+    pub xattr: bool,
+    /// POSIX ACLs; implies --xattr
+    #[arg(long)]
+    pub posix_acl: bool,
+    /// The guest clears set-id bits itself, with a request of its own before each write that needs it
+    #[arg(long)]
+    pub no_killpriv_v2: bool,
+}
+
+/// How the process runs.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The process")]
+pub struct ProcessArgs {
+    /// Threads for requests that may wait for a disk; with 0 they hold up the others of their queue
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=QUEUES_MAX))]
+    pub thread_pool_size: u16,
+    /// Most descriptors open at once: half for nodes, a quarter for open files
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
+    pub rlimit_nofile: u64,
+    /// Become this user when started by root: one that owns nothing in the share
+    #[arg(long, value_name = "USER", default_value = "nobody")]
+    pub user: String,
+    /// What is logged: off, error, warn, info, debug (a line per request), trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LevelFilter,
+    /// Log to syslog instead of the standard error output
+    #[arg(long)]
+    pub syslog: bool,
+    /// What becomes of a process that makes a system call it has no use for: kill, log, none
+    #[arg(long, value_name = "MODE", default_value_t)]
+    pub seccomp: seccomp::Mode,
+    /// Serve although the kernel has no Landlock
+    #[arg(long)]
+    pub no_landlock: bool,
+}
+
+/// `--cache`
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum CacheArg {
+    /// Names and attributes for a second, data until the file has changed
+    #[default]
+    Auto,
+    /// Everything: for a share that only this guest changes
+    Always,
+    /// Nothing
+    Never,
+    /// Names and attributes, but no data
+    Metadata,
+}
+
+impl From<CacheArg> for Cache {
+    fn from(cache: CacheArg) -> Self {
+        match cache {
+            CacheArg::Auto => Self::Auto,
+            CacheArg::Always => Self::Always,
+            CacheArg::Never => Self::Never,
+            CacheArg::Metadata => Self::Metadata,
+        }
+    }
+}
+
+impl GuestArgs {
+    /// As the frontend takes them.
+    pub fn settings(&self) -> Settings {
+        let cache = Cache::from(self.cache);
+        Settings {
+            cache,
+            entry_timeout: self.entry_timeout.unwrap_or(cache.timeout()),
+            attr_timeout: self.attr_timeout.unwrap_or(cache.timeout()),
+            negative_timeout: self.negative_timeout.unwrap_or_default(),
+            allow_mmap: self.allow_mmap,
+            allow_direct_io: self.allow_direct_io,
+            writeback: self.writeback,
+            readdirplus: !self.no_readdirplus,
+            announce_submounts: !self.no_announce_submounts,
+            xattr: self.xattr || self.posix_acl,
+            posix_acl: self.posix_acl,
+            preserve_noatime: self.preserve_noatime,
+            killpriv_v2: !self.no_killpriv_v2,
+        }
+    }
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    let most = crate::fuse::TAG_MAX;
+    if (1..=most).contains(&text.len()) { Ok(text.into()) } else { Err(format!("must have 1 to {most} bytes")) }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).ok_or_else(|| "not a number of seconds".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Virtiofs, clap::Error> {
+        let all = ["postern-server", "virtiofs"].iter().chain(args);
+        Cli::try_parse_from(all).map(|cli| match cli.frontend {
+            Frontend::Virtiofs(virtiofs) => *virtiofs,
+        })
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_the_helper_decides_is_refused_with_a_helper_already_there() {
+        assert!(parse(&["--sock-fd=3", "--fd=4"]).is_ok());
+        for more in ["--readonly", "--shared-dir=/x", "--uid-map=:0:1:1:", "--allow-setid"] {
+            assert!(parse(&["--sock-fd=3", "--fd=4", more]).is_err(), "{more}");
+        }
+    }
+
+    #[test]
+    fn a_directory_or_a_helper_and_a_socket_are_needed() {
+        assert!(parse(&["--socket-path=s"]).is_err());
+        assert!(parse(&["--shared-dir=/x"]).is_err());
+        assert!(parse(&["--shared-dir=/x", "--fd=3", "--socket-path=s"]).is_err());
+    }
+
+    #[test]
+    fn timeouts_follow_the_cache_policy_unless_given() {
+        let args = parse(&["--shared-dir=/x", "--fd=3", "--cache=always", "--attr-timeout=0.5"]).unwrap();
+        let settings = args.guest.settings();
+        assert_eq!(settings.entry_timeout, Duration::from_secs(86_400));
+        assert_eq!(settings.attr_timeout, Duration::from_millis(500));
+        assert!(parse(&["--shared-dir=/x", "--fd=3", "--attr-timeout=-1"]).is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! The server's walls. It holds no capability, reaches no file but through descriptors of the share, and makes the
+//! system calls of one list.
+
+use std::os::unix::net::UnixStream;
+
+use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
+use postern_ipc::Errno;
+use postern_ipc::hello::{self, Hello, News, Share};
+use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::limit;
+use postern_policy::sandbox::seccomp::{Call, Mode, Program, bits};
+use postern_policy::sandbox::{self, caps, landlock, namespace};
+
+use crate::args::ProcessArgs;
+use crate::fs::walk::Walker;
+
+/// Before anything else: limits, and another id than root's.
+///
+/// # Errors
+/// Says what cannot be given up.
+pub fn step_down(args: &ProcessArgs) -> Result<(), Fatal> {
+    limit::descriptors(args.rlimit_nofile)?;
+    limit::no_core()?;
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    let step = || format!("become {} (--user)", args.user);
+    let user = match args.user.parse() {
+        Ok(number) => User::from_uid(Uid::from_raw(number)),
+        Err(_) => User::from_name(&args.user),
+    };
+    let user = user.ok().flatten().ok_or_else(|| Fatal::new(step(), "there is no such user"))?;
+    if user.uid.is_root() {
+        return Err(
+            Fatal::new(step(), "the server must not be root").hint("choose a user that owns nothing in the share")
+        );
+    }
+    become_ids(user.uid, user.gid).step(step())
+}
+
+fn become_ids(uid: Uid, gid: Gid) -> Result<(), Errno> {
+    setgroups(&[])?;
+    setresgid(gid, gid, gid)?;
+    Ok(setresuid(uid, uid, uid)?)
+}
+
+/// Meets the helper's side on `sock_fd`: gets the share's map for a user namespace of this process's own, an empty
+/// root in it, and an id that owns nothing. Where there can be none the helper does all looking up.
+///
+/// # Errors
+/// Says what the other side refused.
+pub fn meet(socket: &UnixStream, channels: u16) -> Result<(Share, Walker), Fatal> {
+    let step = "agree with the helper";
+    let namespaces = namespace::enter(namespace::User::New);
+    if let Err(why) = &namespaces {
+        log::warn!("{why}: the server has no empty root, the helper looks up every name (slower)");
+    }
+    let wants_map = namespaces.is_ok();
+    hello::send_hello(socket, &Hello { version: hello::VERSION, channels, wants_map }).step(step)?;
+    let mut own = None;
+    loop {
+        match hear(socket)? {
+            News::Mapped { uid, gid } => own = Some((Uid::from_raw(uid.0), Gid::from_raw(gid.0))),
+            News::Welcome(share) if share.version == hello::VERSION => return Ok((share, settle(own)?)),
+            News::Welcome(share) => {
+                let why = format!("the helper speaks version {}, the server {}", share.version, hello::VERSION);
+                return Err(Fatal::new(step, why).hint("install both from the same release"));
+            }
+            News::Renewed => return Err(Fatal::new(step, Errno::EPROTO)),
+            News::Refused(why) => return Err(Fatal::new(step, why)),
+        }
+    }
+}
+
+fn hear(socket: &UnixStream) -> Result<News, Fatal> {
+    hello::receive_news(socket).map_err(|errno| match errno {
+        Errno::ECONNRESET => Fatal::new("agree with the helper", "it ended; its own message says why"),
+        other => Fatal::new("agree with the helper", other),
+    })
+}
+
+/// In its namespaces, with the map written.
+fn settle(own: Option<(Uid, Gid)>) -> Result<Walker, Fatal> {
+    let Some((uid, gid)) = own else { return Ok(Walker::Helper) };
+    namespace::isolate();
+    namespace::empty_root()?;
+    become_ids(uid, gid).step("take an id of its own")?;
+    Ok(Walker::Server)
+}
+
+/// From now on this thread, and those it makes, have no capability and no file system but the share's descriptors.
+///
+/// # Errors
+/// If a wall cannot be raised.
+pub fn renounce(no_landlock: bool) -> Result<(), Fatal> {
+    caps::keep(&[])?;
+    sandbox::not_dumpable()?;
+    sandbox::no_new_privs()?;
+    if no_landlock {
+        log::warn!("without Landlock (--no-landlock), seccomp alone keeps the server from opening files");
+        return Ok(());
+    }
+    landlock::enforce(landlock::Allow::Nothing)
+}
+
+/// From now on all threads of this process keep to the list.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn filter(walker: Walker, mode: Mode) -> Result<(), Fatal> {
+    let walking: &[Call] = if walker == Walker::Server { WALKING } else { &[] };
+    Program::new(CALLS.iter().chain(walking), mode)?.apply_to_all_threads()
+}
+
+/// Only in an empty root.
+const WALKING: &[Call] = &[
+    Call::at(libc::SYS_openat, "pins a name in a directory of the share")
+        .eq(2, bits(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)),
+    Call::at(libc::SYS_statx, "the attributes of a node or of a name in a directory"),
+    Call::at(libc::SYS_readlinkat, "what a symbolic link says"),
+];
+
+/// What every server does.
+const CALLS: &[Call] = &[
+    Call::at(libc::SYS_fstatfs, "STATFS"),
+    Call::at(libc::SYS_getdents64, "READDIR"),
+    Call::at(libc::SYS_lseek, "READDIR from where the guest says, LSEEK"),
+    Call::at(libc::SYS_preadv2, "READ into guest memory"),
+    Call::at(libc::SYS_pwritev2, "WRITE from guest memory"),
+    Call::at(libc::SYS_fsync, "FSYNC"),
+    Call::at(libc::SYS_fdatasync, "FSYNC of the data"),
+    Call::at(libc::SYS_fallocate, "FALLOCATE"),
+    Call::at(libc::SYS_copy_file_range, "COPY_FILE_RANGE").descriptor(2),
+    Call::at(libc::SYS_close, "a descriptor is done with"),
+    Call::at(libc::SYS_sendmsg, "frames to the helper, answers to the VMM"),
+    Call::at(libc::SYS_recvmsg, "frames of the helper, messages of the VMM"),
+    Call::at(libc::SYS_recvfrom, "the handshake's later news"),
+    Call::at(libc::SYS_sendto, "a log line to syslog").null(4),
+    Call::at(libc::SYS_accept4, "the next VMM"),
+    Call::at(libc::SYS_read, "kicks of the guest, news of the helper"),
+    Call::at(libc::SYS_write, "calls to the guest, log lines"),
+    Call::any(libc::SYS_poll, "waits for kicks"),
+    Call::any(libc::SYS_ppoll, "waits for kicks"),
+    Call::any(libc::SYS_futex, "locks and the pool's queue"),
+    Call::any(libc::SYS_mmap, "guest memory, heap").only(2, bits(libc::PROT_READ | libc::PROT_WRITE)),
+    Call::any(libc::SYS_munmap, "guest memory, heap"),
+    Call::any(libc::SYS_mremap, "heap"),
+    Call::any(libc::SYS_brk, "heap"),
+    Call::any(libc::SYS_madvise, "heap"),
+    Call::any(libc::SYS_mprotect, "heap").only(2, bits(libc::PROT_READ | libc::PROT_WRITE)),
+    Call::any(libc::SYS_clock_gettime, "log lines and waiting"),
+    Call::any(libc::SYS_clock_nanosleep, "waiting for descriptors to become free"),
+    Call::any(libc::SYS_getrandom, "seeds of hash tables"),
+    Call::any(libc::SYS_getpid, "log lines"),
+    Call::any(libc::SYS_gettid, "a panic's message"),
+    Call::any(libc::SYS_sched_yield, "locks"),
+    Call::any(libc::SYS_rt_sigreturn, "the end of a signal handler"),
+    Call::any(libc::SYS_rt_sigprocmask, "the end of the process"),
+    Call::any(libc::SYS_sigaltstack, "the end of a thread"),
+    Call::any(libc::SYS_restart_syscall, "after a stop"),
+    Call::at(libc::SYS_fcntl, "flags of a VMM's socket").eq(1, bits(libc::F_GETFL)),
+    Call::at(libc::SYS_fcntl, "descriptors of a VMM stay in this process").eq(1, bits(libc::F_SETFD)),
+    Call::any(libc::SYS_exit, "the end of a thread"),
+    Call::any(libc::SYS_exit_group, "the end of the process"),
+];

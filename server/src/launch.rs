@@ -1,0 +1,187 @@
+//! The two sockets of the server: where VMMs come from, and where the helper is.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::{Group, chown};
+use postern_ipc::Errno;
+use postern_ipc::channel::inherited;
+use postern_policy::fatal::{Fatal, Step as _};
+use rustix::io::FdFlags;
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use crate::args::{ProcessArgs, ShareArgs, SocketArgs};
+use crate::vhost::Socket;
+
+/// Longest path of a Unix socket, bytes. unix(7)
+const SOCKET_PATH_MAX: usize = 107;
+/// The helper's program.
+const HELPER: &str = "postern-helper";
+/// Where packages put it.
+const LIBEXEC: &str = match option_env!("POSTERN_LIBEXEC") {
+    Some(dir) => dir,
+    None => "/usr/libexec",
+};
+
+/// Where VMMs come from.
+///
+/// # Errors
+/// Says what is wrong with the path or the descriptor.
+pub fn socket(args: &SocketArgs) -> Result<Socket, Fatal> {
+    if let Some(number) = args.fd {
+        let step = || format!("take VMMs from descriptor {number} (--fd)");
+        return Socket::inherited(inherited(number).step(step())?)
+            .step(step())
+            .map_err(|fatal| fatal.hint("pass a listening or connected Unix stream socket"));
+    }
+    let path =
+        args.socket_path.as_deref().ok_or_else(|| Fatal::new("find a socket", "neither --fd nor --socket-path"))?;
+    listen(path, args.socket_group.as_deref()).map(Socket::Listening)
+}
+
+/// Listens at `path`: for the owner, and for a group if one is given.
+fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, Fatal> {
+    let step = || format!("listen at {}", path.display());
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_MAX {
+        let why = format!("the path has {length} bytes, a Unix socket's may have {SOCKET_PATH_MAX}");
+        return Err(Fatal::new(step(), why).hint("choose a shorter one, for example below /run"));
+    }
+    let group = group.map(find_group).transpose()?;
+    clear(path)?;
+    let listener = UnixListener::bind(path).step(step())?;
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    chown(path, None, group).step(step())?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).step(step())?;
+    Ok(listener)
+}
+
+/// Removes a socket that nobody listens at any more.
+fn clear(path: &Path) -> Result<(), Fatal> {
+    let step = || format!("listen at {}", path.display());
+    match UnixStream::connect(path).map_err(Errno::from) {
+        Ok(_) => Err(Fatal::new(step(), "another process listens there").hint("end it or choose another path")),
+        Err(errno) if errno.raw() == libc::ECONNREFUSED && is_socket(path) => std::fs::remove_file(path).step(step()),
+        Err(_) if path.symlink_metadata().is_ok() => {
+            Err(Fatal::new(step(), "something else is there").hint("choose another path"))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+fn find_group(name: &str) -> Result<nix::unistd::Gid, Fatal> {
+    let found = match name.parse() {
+        Ok(number) => Some(nix::unistd::Gid::from_raw(number)),
+        Err(_) => Group::from_name(name).ok().flatten().map(|group| group.gid),
+    };
+    found.ok_or_else(|| Fatal::new(format!("find the group {name} (--socket-group)"), "there is none of that name"))
+}
+
+/// The socket to the helper: the one passed, or that of a helper started here.
+///
+/// # Errors
+/// Says what is wrong with the descriptor or the program.
+pub fn helper(share: &ShareArgs, process: &ProcessArgs) -> Result<UnixStream, Fatal> {
+    match share.sock_fd {
+        Some(number) => passed(number),
+        None => start(share, process),
+    }
+}
+
+fn passed(number: RawFd) -> Result<UnixStream, Fatal> {
+    let step = || format!("reach the helper by descriptor {number} (--sock-fd)");
+    let socket = inherited(number).step(step())?;
+    let kind = (sockopt::socket_domain(&socket).step(step())?, sockopt::socket_type(&socket).step(step())?);
+    match kind {
+        (AddressFamily::UNIX, SocketType::STREAM | SocketType::SEQPACKET) => Ok(socket.into()),
+        _ => Err(Fatal::new(step(), "it is no Unix stream or seqpacket socket")
+            .hint("pass one end of a socketpair(2) whose other end postern-helper has")),
+    }
+}
+
+fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<UnixStream, Fatal> {
+    let program = share.helper.clone().map_or_else(find, Ok)?;
+    let step = || format!("start the helper {}", program.display());
+    let (ours, theirs) = UnixStream::pair().step(step())?;
+    rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).step(step())?;
+    let mut command = Command::new(&program);
+    command.arg("--sock-fd").arg(theirs.as_raw_fd().to_string());
+    command.args(share.shared_dir.iter().flat_map(|dir| ["--shared-dir".as_ref(), dir.as_os_str()]));
+    for (option, values) in [("--uid-map", &share.uid_map), ("--gid-map", &share.gid_map)] {
+        command.args(values.iter().flat_map(|value| [option, value]));
+    }
+    command.args(share.identity.iter().flat_map(|form| ["--identity", form]));
+    let switches = [
+        ("--readonly", share.readonly),
+        ("--allow-setid", share.allow_setid),
+        ("--allow-devices", share.allow_devices),
+        ("--no-landlock", process.no_landlock),
+        ("--syslog", process.syslog),
+    ];
+    command.args(switches.iter().filter(|(_, on)| *on).map(|(option, _)| option));
+    command.arg("--seccomp").arg(process.seccomp.to_string());
+    command.arg("--log-level").arg(process.log_level.to_string().to_lowercase());
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    command.spawn().step(step()).map_err(|fatal| fatal.hint("name its program by --helper"))?;
+    Ok(ours)
+}
+
+/// Beside this program, else where packages put it; never by $PATH.
+fn find() -> Result<PathBuf, Fatal> {
+    let beside = std::env::current_exe().ok().and_then(|me| Some(me.parent()?.join(HELPER)));
+    let places = [beside, Some(Path::new(LIBEXEC).join(HELPER))];
+    places.into_iter().flatten().find(|path| path.exists()).ok_or_else(|| {
+        Fatal::new(format!("find {HELPER}"), format!("it is neither beside this program nor in {LIBEXEC}"))
+            .hint("name it by --helper")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("postern-launch-{}-{name}", std::process::id()))
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_but_a_living_one_or_a_file_is_not() {
+        let socket = path("socket");
+        drop(listen(&socket, None).unwrap());
+        let living = listen(&socket, None).unwrap();
+        assert!(listen(&socket, None).unwrap_err().to_string().contains("another process listens there"));
+        drop(living);
+        std::fs::remove_file(&socket).unwrap();
+        std::fs::write(&socket, "precious").unwrap();
+        assert!(listen(&socket, None).unwrap_err().to_string().contains("something else is there"));
+        assert_eq!(std::fs::read(&socket).unwrap(), b"precious");
+        std::fs::remove_file(&socket).unwrap();
+    }
+
+    #[test]
+    fn a_socket_path_that_is_too_long_says_so() {
+        let error = listen(&path(&"x".repeat(120)), None).unwrap_err().to_string();
+        assert!(error.contains("a Unix socket's may have 107"), "{error}");
+    }
+
+    #[test]
+    fn only_the_owner_may_connect_unless_a_group_is_named() {
+        let socket = path("mode");
+        let listener = listen(&socket, None).unwrap();
+        assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        drop(listener);
+        let group = nix::unistd::getgid().to_string();
+        let _listener = listen(&socket, Some(&group)).unwrap();
+        assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o660);
+        std::fs::remove_file(&socket).unwrap();
+        assert!(listen(&socket, Some("no such group")).is_err());
+    }
+}
