@@ -31,9 +31,9 @@ fn attr(attr: &Attr, flags: AttrFlags) -> abi::Attr {
         ino: attr.id.ino,
         size: attr.size,
         blocks: attr.blocks,
-        atime: u64::from_ne_bytes(attr.atime.sec.to_ne_bytes()),
-        mtime: u64::from_ne_bytes(attr.mtime.sec.to_ne_bytes()),
-        ctime: u64::from_ne_bytes(attr.ctime.sec.to_ne_bytes()),
+        atime: attr.atime.sec.cast_unsigned(),
+        mtime: attr.mtime.sec.cast_unsigned(),
+        ctime: attr.ctime.sec.cast_unsigned(),
         atimensec: attr.atime.nsec,
         mtimensec: attr.mtime.nsec,
         ctimensec: attr.ctime.nsec,
@@ -133,9 +133,7 @@ pub(super) fn changes(asked: &SetattrIn) -> Result<Changes> {
     let time = |set, now, sec: u64, nsec| match (has(set), has(now)) {
         (false, _) => Ok(TimeChange::Keep),
         (true, true) => Ok(TimeChange::Now),
-        (true, false) if nsec < 1_000_000_000 => {
-            Ok(TimeChange::At(Time { sec: i64::from_ne_bytes(sec.to_ne_bytes()), nsec }))
-        }
+        (true, false) if nsec < 1_000_000_000 => Ok(TimeChange::At(Time { sec: sec.cast_signed(), nsec })),
         (true, false) => Err(Errno::EINVAL),
     };
     Ok(Changes {
@@ -154,7 +152,7 @@ pub(super) fn changes(asked: &SetattrIn) -> Result<Changes> {
 /// # Errors
 /// EINVAL for an access mode that is none.
 pub(super) fn open_flags(settings: &Settings, raw: u32, more: OpenInFlags) -> Result<OpenFlags> {
-    let raw = i32::from_ne_bytes(raw.to_ne_bytes());
+    let raw = raw.cast_signed();
     let mut flags = match raw & libc::O_ACCMODE {
         libc::O_RDONLY => OpenFlags::READ,
         // A guest that collects writes reads the rest of a page first.
@@ -196,8 +194,7 @@ mod tests {
     #[test]
     fn dsync_alone_is_not_sync() {
         let settings = Settings::default();
-        let flags =
-            |raw: i32| open_flags(&settings, u32::from_ne_bytes(raw.to_ne_bytes()), OpenInFlags::empty()).unwrap();
+        let flags = |raw: i32| open_flags(&settings, raw.cast_unsigned(), OpenInFlags::empty()).unwrap();
         assert_eq!(flags(libc::O_WRONLY | libc::O_DSYNC), OpenFlags::WRITE | OpenFlags::DSYNC);
         assert!(flags(libc::O_WRONLY | libc::O_SYNC).contains(OpenFlags::SYNC));
         assert!(open_flags(&settings, 3, OpenInFlags::empty()).is_err());
@@ -205,7 +202,7 @@ mod tests {
 
     #[test]
     fn direct_io_and_noatime_reach_the_host_only_when_allowed() {
-        let raw = u32::from_ne_bytes((libc::O_DIRECT | libc::O_NOATIME).to_ne_bytes());
+        let raw = (libc::O_DIRECT | libc::O_NOATIME).cast_unsigned();
         let flags = open_flags(&Settings::default(), raw, OpenInFlags::empty()).unwrap();
         assert_eq!(flags, OpenFlags::READ);
     }
