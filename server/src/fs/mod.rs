@@ -6,6 +6,7 @@
 pub mod dir;
 pub mod file;
 pub mod node;
+pub mod synthetic;
 
 pub mod tree;
 pub mod walk;

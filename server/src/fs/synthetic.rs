@@ -1,0 +1,650 @@
+//! A file system in memory, for testing frontends without a helper: names, data, links, renames and attributes behave as
+//! on a disk; what needs a host (flags, project ids, holes) is refused as a file system does that has none.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hashbrown::HashMap;
+use postern_ipc::attr::{
+    Attr, Changes, Dev, FileId, Mode, NodeKind, OpenFlags, RenameFlags, Time, TimeChange, XattrFlags,
+};
+use postern_ipc::id::{Caller, GuestGid, GuestUid};
+use postern_ipc::name::{FileName, Target, XattrName};
+use postern_ipc::op::Fsx;
+use postern_ipc::{Errno, Result};
+
+use super::{Detail, Dirent, Entry, Fh, Fs, Listing, NodeId, ROOT, Seek, Sink, Source, Space, Spot, Wait};
+
+/// Most bytes of one file.
+const FILE_MAX: usize = 1 << 24;
+/// What its sizes are told in.
+const BLOCK: u64 = 4096;
+
+/// The whole of it.
+pub struct Synthetic(Mutex<State>);
+
+struct State {
+    inodes: HashMap<NodeId, Inode>,
+    open: HashMap<Fh, NodeId>,
+    last: u64,
+}
+
+struct Inode {
+    attr: Attr,
+    lookups: u64,
+    opens: u64,
+    body: Body,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+enum Body {
+    Dir { parent: NodeId, names: BTreeMap<Vec<u8>, NodeId> },
+    File(Vec<u8>),
+    Link(Vec<u8>),
+    Special,
+}
+
+impl Default for Synthetic {
+    fn default() -> Self {
+        let body = Body::Dir { parent: ROOT, names: BTreeMap::new() };
+        let root = Inode::new(ROOT, libc::S_IFDIR | 0o755, Caller::Root, body);
+        let state = State { inodes: HashMap::from_iter([(ROOT, root)]), open: HashMap::new(), last: ROOT.0 };
+        Self(Mutex::new(state))
+    }
+}
+
+impl Inode {
+    fn new(node: NodeId, mode: u32, caller: Caller, body: Body) -> Self {
+        let (uid, gid) = match caller {
+            Caller::Root => (GuestUid(0), GuestGid(0)),
+            Caller::User { uid, gid, .. } => (uid, gid),
+        };
+        let (now, dev) = (now(), Dev::default());
+        let attr = Attr {
+            id: FileId { mount: 1, dev, ino: node.0 },
+            mode,
+            nlink: 0,
+            uid,
+            gid,
+            rdev: dev,
+            size: 0,
+            blocks: 0,
+            blksize: 4096,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: Some(now),
+            mount_root: false,
+        };
+        Self { attr, lookups: 0, opens: 0, body, xattrs: BTreeMap::new() }
+    }
+
+    fn attr(&self) -> Attr {
+        let (size, nlink) = match &self.body {
+            Body::Dir { names, .. } => (names.len(), 2),
+            Body::File(data) => (data.len(), self.attr.nlink),
+            Body::Link(target) => (target.len(), self.attr.nlink),
+            Body::Special => (0, self.attr.nlink),
+        };
+        let size = u64::try_from(size).unwrap_or(u64::MAX);
+        Attr { size, blocks: size.div_ceil(512), nlink, ..self.attr }
+    }
+
+    fn names(&mut self) -> Result<&mut BTreeMap<Vec<u8>, NodeId>> {
+        if let Body::Dir { names, .. } = &mut self.body { Ok(names) } else { Err(Errno::ENOTDIR) }
+    }
+
+    fn data(&mut self) -> Result<&mut Vec<u8>> {
+        match &mut self.body {
+            Body::File(data) => Ok(data),
+            Body::Dir { .. } => Err(Errno::EISDIR),
+            Body::Link(_) => Err(Errno::ELOOP),
+            Body::Special => Err(Errno::ENXIO),
+        }
+    }
+
+    fn touch(&mut self) {
+        (self.attr.mtime, self.attr.ctime) = (now(), now());
+    }
+
+    fn change(&mut self, changes: &Changes) -> Result<()> {
+        let attr = &mut self.attr;
+        attr.uid = changes.uid.unwrap_or(attr.uid);
+        attr.gid = changes.gid.unwrap_or(attr.gid);
+        attr.mode = changes.mode.map_or(attr.mode, |mode| attr.kind() | mode.bits());
+        if let Some(size) = changes.size {
+            self.data()?.resize(length(size)?, 0);
+            self.touch();
+        }
+        for (change, stamp) in [(changes.atime, &mut self.attr.atime), (changes.mtime, &mut self.attr.mtime)] {
+            match change {
+                TimeChange::Keep => {}
+                TimeChange::Now => *stamp = now(),
+                TimeChange::At(time) => *stamp = time,
+            }
+        }
+        self.attr.ctime = now();
+        Ok(())
+    }
+}
+
+impl State {
+    fn inode(&mut self, node: NodeId) -> Result<&mut Inode> {
+        self.inodes.get_mut(&node).ok_or(Errno::ESTALE)
+    }
+
+    fn file(&mut self, fh: Fh) -> Result<&mut Inode> {
+        let node = *self.open.get(&fh).ok_or(Errno::EBADF)?;
+        self.inode(node)
+    }
+
+    fn child(&mut self, parent: NodeId, name: &FileName) -> Result<NodeId> {
+        self.inode(parent)?.names()?.get(name.as_bytes()).copied().ok_or(Errno::ENOENT)
+    }
+
+    fn entry(&mut self, node: NodeId) -> Result<Entry> {
+        let inode = self.inode(node)?;
+        inode.lookups = inode.lookups.saturating_add(1);
+        Ok(Entry { node, attr: inode.attr() })
+    }
+
+    fn next(&mut self) -> u64 {
+        self.last = self.last.wrapping_add(1);
+        self.last
+    }
+
+    fn add(&mut self, mode: u32, caller: Caller, body: Body) -> NodeId {
+        let node = NodeId(self.next());
+        self.inodes.insert(node, Inode::new(node, mode, caller, body));
+        node
+    }
+
+    fn make(&mut self, caller: Caller, parent: NodeId, name: &FileName, mode: u32, body: Body) -> Result<Entry> {
+        if self.inode(parent)?.names()?.contains_key(name.as_bytes()) {
+            return Err(Errno::EEXIST);
+        }
+        let node = self.add(mode, caller, body);
+        self.attach(node, parent, name)?;
+        self.entry(node)
+    }
+
+    fn attach(&mut self, node: NodeId, parent: NodeId, name: &FileName) -> Result<()> {
+        let dir = self.inode(parent)?;
+        dir.names()?.insert(name.as_bytes().to_vec(), node);
+        dir.touch();
+        let inode = self.inode(node)?;
+        inode.attr.nlink = inode.attr.nlink.saturating_add(1);
+        if let Body::Dir { parent: up, .. } = &mut inode.body {
+            *up = parent;
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, parent: NodeId, name: &FileName) -> Result<()> {
+        let dir = self.inode(parent)?;
+        let node = dir.names()?.remove(name.as_bytes()).ok_or(Errno::ENOENT)?;
+        dir.touch();
+        let inode = self.inode(node)?;
+        inode.attr.nlink = inode.attr.nlink.saturating_sub(1);
+        self.sweep(node);
+        Ok(())
+    }
+
+    /// Forgets what has neither a name nor a user.
+    fn sweep(&mut self, node: NodeId) {
+        let idle = |inode: &Inode| inode.attr.nlink == 0 && inode.lookups == 0 && inode.opens == 0;
+        if node != ROOT && self.inodes.get(&node).is_some_and(idle) {
+            self.inodes.remove(&node);
+        }
+    }
+
+    fn open(&mut self, node: NodeId) -> Result<Fh> {
+        let inode = self.inode(node)?;
+        inode.opens = inode.opens.saturating_add(1);
+        let fh = Fh(self.next());
+        self.open.insert(fh, node);
+        Ok(fh)
+    }
+
+    /// `name` may be removed as a directory, or as something else.
+    fn removable(&mut self, parent: NodeId, name: &FileName, as_dir: bool) -> Result<()> {
+        let node = self.child(parent, name)?;
+        match (&self.inode(node)?.body, as_dir) {
+            (Body::Dir { names, .. }, true) if !names.is_empty() => Err(Errno::ENOTEMPTY),
+            (Body::Dir { .. }, true) => Ok(()),
+            (Body::Dir { .. }, false) => Err(Errno::EISDIR),
+            (_, true) => Err(Errno::ENOTDIR),
+            (_, false) => Ok(()),
+        }
+    }
+
+    /// `node` is `below` or one of the directories above it.
+    fn is_above(&mut self, node: NodeId, below: NodeId) -> Result<bool> {
+        let mut at = below;
+        loop {
+            if at == node {
+                return Ok(true);
+            }
+            let Body::Dir { parent, .. } = &self.inode(at)?.body else { return Ok(false) };
+            if at == *parent {
+                return Ok(false);
+            }
+            at = *parent;
+        }
+    }
+
+    fn rename(&mut self, from: (NodeId, &FileName), to: (NodeId, &FileName), flags: RenameFlags) -> Result<()> {
+        let moved = self.child(from.0, from.1)?;
+        let there = self.child(to.0, to.1).ok();
+        let (exchange, keep) = (flags.contains(RenameFlags::EXCHANGE), flags.contains(RenameFlags::NOREPLACE));
+        match there {
+            _ if exchange && keep => return Err(Errno::EINVAL),
+            _ if self.is_above(moved, to.0)? => return Err(Errno::EINVAL),
+            Some(_) if keep => return Err(Errno::EEXIST),
+            None if exchange => return Err(Errno::ENOENT),
+            Some(there) if there == moved => return Ok(()),
+            Some(_) if !exchange => {
+                let as_dir = matches!(self.inode(moved)?.body, Body::Dir { .. });
+                self.removable(to.0, to.1, as_dir)?;
+                self.detach(to.0, to.1)?;
+            }
+            _ => {}
+        }
+        self.inode(from.0)?.names()?.remove(from.1.as_bytes());
+        self.attach(moved, to.0, to.1)?;
+        if let Some(there) = there.filter(|_| exchange) {
+            self.attach(there, from.0, from.1)?;
+        }
+        for node in [Some(moved), there.filter(|_| exchange)].into_iter().flatten() {
+            let inode = self.inode(node)?;
+            inode.attr.nlink = inode.attr.nlink.saturating_sub(1);
+        }
+        Ok(())
+    }
+}
+
+impl Synthetic {
+    fn state<R>(&self, act: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time { sec: i64::try_from(since.as_secs()).unwrap_or_default(), nsec: since.subsec_nanos() }
+}
+
+fn length(size: u64) -> Result<usize> {
+    usize::try_from(size).ok().filter(|&size| size <= FILE_MAX).ok_or(Errno::EFBIG)
+}
+
+fn answer(value: &[u8], size: u32, to: &mut dyn Sink) -> Result<u32> {
+    if size > 0 {
+        to.put(value)?;
+    }
+    u32::try_from(value.len()).map_err(|_| Errno::E2BIG)
+}
+
+fn masked(kind: u32, mode: Mode, umask: Mode) -> u32 {
+    kind | (mode.bits() & !umask.bits())
+}
+
+impl Fs for Synthetic {
+    fn enter(&self, _: usize) {}
+
+    fn reset(&self) {
+        let _ = self.state(|state| {
+            state.open.clear();
+            for inode in state.inodes.values_mut() {
+                (inode.lookups, inode.opens) = (0, 0);
+            }
+            state.inodes.retain(|&node, inode| node == ROOT || inode.attr.nlink > 0);
+            Ok(())
+        });
+    }
+
+    fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry> {
+        self.state(|state| {
+            let node = state.child(parent, name)?;
+            state.entry(node)
+        })
+    }
+
+    fn forget(&self, node: NodeId, count: u64) {
+        let _ = self.state(|state| {
+            let inode = state.inode(node)?;
+            inode.lookups = inode.lookups.saturating_sub(count);
+            state.sweep(node);
+            Ok(())
+        });
+    }
+
+    fn getattr(&self, node: NodeId, fh: Option<Fh>) -> Result<Attr> {
+        self.state(|state| match fh {
+            Some(fh) => Ok(state.file(fh)?.attr()),
+            None => Ok(state.inode(node)?.attr()),
+        })
+    }
+
+    fn setattr(&self, node: NodeId, changes: &Changes) -> Result<Attr> {
+        self.state(|state| {
+            let inode = state.inode(node)?;
+            inode.change(changes)?;
+            Ok(inode.attr())
+        })
+    }
+
+    fn readlink(&self, node: NodeId, to: &mut dyn Sink) -> Result<()> {
+        self.state(|state| match &state.inode(node)?.body {
+            Body::Link(target) => to.put(target),
+            _ => Err(Errno::EINVAL),
+        })
+    }
+
+    fn statfs(&self, node: NodeId) -> Result<Space> {
+        self.state(|state| state.inode(node).map(drop))?;
+        let blocks = 1 << 20;
+        Ok(Space {
+            bsize: BLOCK,
+            frsize: BLOCK,
+            blocks,
+            bfree: blocks,
+            bavail: blocks,
+            files: blocks,
+            ffree: blocks,
+            namelen: 255,
+        })
+    }
+
+    fn syncfs(&self, node: NodeId) -> Result<()> {
+        self.state(|state| state.inode(node).map(drop))
+    }
+
+    fn mkdir(&self, caller: Caller, parent: NodeId, name: &FileName, mode: Mode, umask: Mode) -> Result<Entry> {
+        let body = Body::Dir { parent, names: BTreeMap::new() };
+        self.state(|state| state.make(caller, parent, name, masked(libc::S_IFDIR, mode, umask), body))
+    }
+
+    fn mknod(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &FileName,
+        kind: NodeKind,
+        mode: Mode,
+        umask: Mode,
+    ) -> Result<Entry> {
+        let (kind, body) = match kind {
+            NodeKind::File => (libc::S_IFREG, Body::File(Vec::new())),
+            NodeKind::Fifo => (libc::S_IFIFO, Body::Special),
+            NodeKind::Socket => (libc::S_IFSOCK, Body::Special),
+            NodeKind::Char(_) | NodeKind::Block(_) => return Err(Errno::EPERM),
+        };
+        self.state(|state| state.make(caller, parent, name, masked(kind, mode, umask), body))
+    }
+
+    fn symlink(&self, caller: Caller, parent: NodeId, name: &FileName, target: Target) -> Result<Entry> {
+        let body = Body::Link(target.as_c_str().to_bytes().to_vec());
+        self.state(|state| state.make(caller, parent, name, libc::S_IFLNK | 0o777, body))
+    }
+
+    fn link(&self, node: NodeId, parent: NodeId, name: &FileName) -> Result<Entry> {
+        self.state(|state| {
+            if matches!(state.inode(node)?.body, Body::Dir { .. }) {
+                return Err(Errno::EPERM);
+            }
+            if state.child(parent, name).is_ok() {
+                return Err(Errno::EEXIST);
+            }
+            state.attach(node, parent, name)?;
+            state.entry(node)
+        })
+    }
+
+    fn unlink(&self, parent: NodeId, name: &FileName) -> Result<()> {
+        self.state(|state| {
+            state.removable(parent, name, false)?;
+            state.detach(parent, name)
+        })
+    }
+
+    fn rmdir(&self, parent: NodeId, name: &FileName) -> Result<()> {
+        self.state(|state| {
+            state.removable(parent, name, true)?;
+            state.detach(parent, name)
+        })
+    }
+
+    fn rename(&self, from: (NodeId, &FileName), to: (NodeId, &FileName), flags: RenameFlags) -> Result<()> {
+        self.state(|state| state.rename(from, to, flags))
+    }
+
+    fn open(&self, node: NodeId, flags: OpenFlags) -> Result<Fh> {
+        self.state(|state| {
+            let data = state.inode(node)?.data()?;
+            if flags.contains(OpenFlags::TRUNC) {
+                data.clear();
+            }
+            state.open(node)
+        })
+    }
+
+    fn create(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &FileName,
+        mode: Mode,
+        umask: Mode,
+        flags: OpenFlags,
+    ) -> Result<(Entry, Fh)> {
+        let made = self.mknod(caller, parent, name, NodeKind::File, mode, umask);
+        let entry = match made {
+            Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => self.lookup(parent, name),
+            made => made,
+        }?;
+        Ok((entry, self.open(entry.node, flags)?))
+    }
+
+    fn tmpfile(&self, caller: Caller, parent: NodeId, mode: Mode, umask: Mode, _: OpenFlags) -> Result<(Entry, Fh)> {
+        self.state(|state| {
+            state.inode(parent)?.names()?;
+            let node = state.add(masked(libc::S_IFREG, mode, umask), caller, Body::File(Vec::new()));
+            Ok((state.entry(node)?, state.open(node)?))
+        })
+    }
+
+    fn release(&self, fh: Fh) -> Result<()> {
+        self.state(|state| {
+            let node = state.open.remove(&fh).ok_or(Errno::EBADF)?;
+            let inode = state.inode(node)?;
+            inode.opens = inode.opens.saturating_sub(1);
+            state.sweep(node);
+            Ok(())
+        })
+    }
+
+    fn read(&self, fh: Fh, offset: u64, _: Wait, to: &mut dyn Sink) -> Result<usize> {
+        self.state(|state| {
+            let data = state.file(fh)?.data()?;
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
+            let rest = data.get(start..).unwrap_or_default();
+            let part = rest.get(..to.room()).unwrap_or(rest);
+            to.put(part).map(|()| part.len())
+        })
+    }
+
+    fn write(&self, fh: Fh, offset: u64, kill_setid: bool, _: Wait, from: &mut dyn Source) -> Result<usize> {
+        self.state(|state| {
+            let inode = state.file(fh)?;
+            let start = length(offset)?;
+            let end = start.checked_add(from.left()).filter(|&end| end <= FILE_MAX).ok_or(Errno::EFBIG)?;
+            let data = inode.data()?;
+            data.resize(data.len().max(end), 0);
+            let taken = from.take(data.get_mut(start..end).unwrap_or_default())?;
+            if kill_setid {
+                inode.attr.mode &= !(libc::S_ISUID | libc::S_ISGID);
+            }
+            inode.touch();
+            Ok(taken)
+        })
+    }
+
+    fn fsync(&self, fh: Fh, _: bool) -> Result<()> {
+        self.state(|state| state.file(fh).map(drop))
+    }
+
+    fn fallocate(&self, fh: Fh, mode: u32, offset: u64, size: u64) -> Result<()> {
+        self.state(|state| {
+            let data = state.file(fh)?.data()?;
+            let end = length(offset.checked_add(size).ok_or(Errno::EFBIG)?)?;
+            if mode != 0 {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            data.resize(data.len().max(end), 0);
+            Ok(())
+        })
+    }
+
+    fn lseek(&self, fh: Fh, seek: Seek) -> Result<u64> {
+        self.state(|state| {
+            let end = u64::try_from(state.file(fh)?.data()?.len()).unwrap_or(u64::MAX);
+            match seek {
+                Seek::Data(offset) | Seek::Hole(offset) if offset >= end => Err(Errno::ENXIO),
+                Seek::Data(offset) => Ok(offset),
+                Seek::Hole(_) => Ok(end),
+            }
+        })
+    }
+
+    fn copy_range(&self, _: Spot, _: Spot, _: u64) -> Result<u64> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn opendir(&self, node: NodeId) -> Result<Fh> {
+        self.state(|state| {
+            state.inode(node)?.names()?;
+            state.open(node)
+        })
+    }
+
+    fn readdir(&self, fh: Fh, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
+        self.state(|state| {
+            let node = *state.open.get(&fh).ok_or(Errno::EBADF)?;
+            let Body::Dir { parent, names } = &state.inode(node)?.body else { return Err(Errno::ENOTDIR) };
+            let dots = [(b".".to_vec(), node), (b"..".to_vec(), *parent)];
+            let all: Vec<_> = dots.into_iter().chain(names.clone()).collect();
+            let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+            for (index, (name, node)) in (1_u64..).zip(all).skip(skip) {
+                if !to.fits(name.len()) {
+                    break;
+                }
+                let plus = detail == Detail::Entries && FileName::new(&name).is_ok();
+                let entry = if plus { Some(state.entry(node)?) } else { None };
+                let kind = u8::try_from(state.inode(node)?.attr.kind() >> 12).unwrap_or_default();
+                to.push(&Dirent { ino: node.0, next: index, kind, name: &name, entry });
+            }
+            Ok(())
+        })
+    }
+
+    fn getxattr(&self, node: NodeId, name: &XattrName, size: u32, to: &mut dyn Sink) -> Result<u32> {
+        self.state(|state| {
+            let value = state.inode(node)?.xattrs.get(name.as_bytes()).ok_or(Errno::ENODATA)?;
+            answer(value, size, to)
+        })
+    }
+
+    fn setxattr(&self, node: NodeId, name: &XattrName, value: &[u8], flags: XattrFlags) -> Result<()> {
+        self.state(|state| {
+            let xattrs = &mut state.inode(node)?.xattrs;
+            match xattrs.contains_key(name.as_bytes()) {
+                true if flags.contains(XattrFlags::CREATE) => return Err(Errno::EEXIST),
+                false if flags.contains(XattrFlags::REPLACE) => return Err(Errno::ENODATA),
+                _ => xattrs.insert(name.as_bytes().to_vec(), value.to_vec()),
+            };
+            Ok(())
+        })
+    }
+
+    fn listxattr(&self, node: NodeId, size: u32, to: &mut dyn Sink) -> Result<u32> {
+        self.state(|state| {
+            let xattrs = &state.inode(node)?.xattrs;
+            let names: Vec<u8> = xattrs.keys().flat_map(|name| name.iter().copied().chain([0])).collect();
+            answer(&names, size, to)
+        })
+    }
+
+    fn removexattr(&self, node: NodeId, name: &XattrName) -> Result<()> {
+        self.state(|state| state.inode(node)?.xattrs.remove(name.as_bytes()).map(drop).ok_or(Errno::ENODATA))
+    }
+
+    fn get_flags(&self, _: NodeId) -> Result<u32> {
+        Err(Errno::ENOTTY)
+    }
+
+    fn set_flags(&self, _: NodeId, _: u32) -> Result<()> {
+        Err(Errno::ENOTTY)
+    }
+
+    fn get_fsx(&self, _: NodeId) -> Result<Fsx> {
+        Err(Errno::ENOTTY)
+    }
+
+    fn set_fsx(&self, _: NodeId, _: Fsx) -> Result<()> {
+        Err(Errno::ENOTTY)
+    }
+
+    fn get_version(&self, _: NodeId) -> Result<u32> {
+        Err(Errno::ENOTTY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> FileName {
+        FileName::new(name.as_bytes()).unwrap()
+    }
+
+    fn mkdir(fs: &Synthetic, parent: NodeId, dir: &str) -> NodeId {
+        fs.mkdir(Caller::Root, parent, &name(dir), Mode::new(0o755), Mode::new(0)).unwrap().node
+    }
+
+    // rename(2): "EINVAL  ... an attempt was made to make a directory a subdirectory of itself"
+    #[test]
+    fn a_directory_cannot_be_moved_into_itself() {
+        let fs = Synthetic::default();
+        let a = mkdir(&fs, ROOT, "a");
+        let b = mkdir(&fs, a, "b");
+        let none = RenameFlags::empty();
+        assert_eq!(fs.rename((ROOT, &name("a")), (b, &name("c")), none), Err(Errno::EINVAL));
+        assert_eq!(fs.rename((a, &name("b")), (ROOT, &name("b")), none), Ok(()));
+        assert_eq!(fs.lookup(ROOT, &name("b")).unwrap().node, b);
+    }
+
+    #[test]
+    fn an_unlinked_open_file_lives_until_it_is_closed_and_forgotten() {
+        let fs = Synthetic::default();
+        let flags = OpenFlags::READ | OpenFlags::WRITE;
+        let (entry, fh) = fs.create(Caller::Root, ROOT, &name("f"), Mode::new(0o644), Mode::new(0), flags).unwrap();
+        fs.unlink(ROOT, &name("f")).unwrap();
+        assert_eq!(fs.getattr(entry.node, None).unwrap().nlink, 0);
+        fs.release(fh).unwrap();
+        fs.forget(entry.node, 1);
+        assert_eq!(fs.getattr(entry.node, None).err(), Some(Errno::ESTALE));
+    }
+
+    #[test]
+    fn exchanging_keeps_both_names_and_link_counts() {
+        let fs = Synthetic::default();
+        let (a, b) = (mkdir(&fs, ROOT, "a"), name("b"));
+        let file = fs.mknod(Caller::Root, ROOT, &b, NodeKind::File, Mode::new(0o600), Mode::new(0)).unwrap();
+        fs.rename((ROOT, &name("a")), (ROOT, &b), RenameFlags::EXCHANGE).unwrap();
+        assert_eq!(fs.lookup(ROOT, &b).unwrap().node, a);
+        let swapped = fs.lookup(ROOT, &name("a")).unwrap();
+        assert_eq!((swapped.node, swapped.attr.nlink), (file.node, 1));
+    }
+}
