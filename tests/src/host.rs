@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{Gid, Uid};
@@ -142,9 +143,17 @@ impl Host {
 
     /// Gives a file to ids of the guest.
     pub fn chown(&self, path: &str, uid: u32, gid: u32) {
-        let uid = to_host(&self.uids, uid).expect("a mapped id");
-        let gid = to_host(&self.gids, gid).expect("a mapped id");
-        self.chown_host(path, uid, gid);
+        self.chown_host(path, self.uid(uid), self.gid(gid));
+    }
+
+    /// The host's user id of a user of the guest.
+    pub fn uid(&self, uid: u32) -> u32 {
+        to_host(&self.uids, uid).expect("a mapped id")
+    }
+
+    /// The host's group id of a group of the guest.
+    pub fn gid(&self, gid: u32) -> u32 {
+        to_host(&self.gids, gid).expect("a mapped id")
     }
 
     /// Gives a file to ids of the host.
@@ -172,6 +181,22 @@ impl Host {
         let len = rustix::fs::lgetxattr(self.path(path), name, &mut value).ok()?;
         value.truncate(len);
         Some(value)
+    }
+
+    /// Inode flags, as lsattr(1) shows them.
+    pub fn flags(&self, path: &str) -> u32 {
+        rustix::fs::ioctl_getflags(self.open(path)).expect(path).bits()
+    }
+
+    /// Inode generation.
+    pub fn version(&self, path: &str) -> u32 {
+        let output = Command::new("lsattr").arg("-dv").arg(self.path(path)).output().expect("lsattr");
+        let line = String::from_utf8(output.stdout).expect("UTF-8");
+        line.split_whitespace().next().and_then(|version| version.parse().ok()).expect("a version")
+    }
+
+    fn open(&self, path: &str) -> fs::File {
+        fs::File::open(self.path(path)).expect(path)
     }
 
     /// Sets an extended attribute.

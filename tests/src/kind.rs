@@ -57,6 +57,16 @@ impl Kind {
         !matches!(self, Self::Virtiofsd | Self::CVirtiofsd)
     }
 
+    /// Whether guest and host number users differently.
+    pub fn has_map(self) -> bool {
+        matches!(self, Self::Mapped | Self::User)
+    }
+
+    /// Whether set-id files are refused where users of the host could run them.
+    pub fn guards_host_users(self) -> bool {
+        matches!(self, Self::Root | Self::Host)
+    }
+
     /// Whether the server's root is confined to a user namespace: no device nodes, no `trusted.*`.
     pub fn in_user_namespace(self) -> bool {
         matches!(self, Self::Mapped | Self::Root | Self::User)

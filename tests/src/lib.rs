@@ -33,8 +33,8 @@ pub use share::{Setup, Share};
 /// What a test file starts with.
 pub mod prelude {
     pub use crate::behaviour;
-    pub use crate::fuse::{self, Entry, File, Process, Request};
-    pub use crate::host::Host;
+    pub use crate::fuse::{Entry, File, Process, Request};
+    pub use crate::host::{Host, ids};
     pub use crate::kind::Kind;
     pub use crate::share::{Cache, Setup, Share};
     pub use libc::{

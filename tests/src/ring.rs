@@ -257,6 +257,16 @@ impl Ring {
     pub fn send(&mut self, message: &Message<'_>) -> Ticket {
         let slot = self.free.pop().expect("a free slot");
         let pieces = self.lay_out(slot, message);
+        self.submit(slot, pieces)
+    }
+
+    /// Sends a chain of any pieces of memory.
+    pub fn send_pieces(&mut self, pieces: Vec<Piece>) -> Ticket {
+        let slot = self.free.pop().expect("a free slot");
+        self.submit(slot, pieces)
+    }
+
+    fn submit(&mut self, slot: u16, pieces: Vec<Piece>) -> Ticket {
         let head = self.chain(slot, &pieces);
         self.offer(head);
         Ticket { head, pieces }

@@ -72,6 +72,17 @@ impl Setup {
         self.arg(&format!("--num-request-queues={count}")).machine(|m| m.request_queues = count)
     }
 
+    /// Few descriptors for the server; the peers do not start with so few.
+    pub fn few_descriptors(self) -> Self {
+        let limit = if self.kind.is_postern() { 512 } else { 1024 };
+        self.arg(&format!("--rlimit-nofile={limit}"))
+    }
+
+    /// A device that knows its tag.
+    pub fn tag(self, tag: &str) -> Self {
+        self.arg("--tag").arg(tag)
+    }
+
     /// A guest that cannot do these things.
     pub fn without(mut self, flags: InitFlags) -> Self {
         self.offer.remove(flags);
@@ -129,12 +140,12 @@ impl Setup {
         let mut command = self.kind.command(&dir, &socket);
         command.args(self.options()).args(&self.args);
         let child = scratch.spawn(command, self.kind);
-        Server { child, socket, scratch }
+        Server { child, kind: self.kind, socket, scratch }
     }
 
     fn options(&self) -> Vec<&'static str> {
         let c = self.kind == Kind::CVirtiofsd;
-        let killpriv = (!c && !self.kind.is_postern()).then_some("--killpriv-v2");
+        let killpriv = !self.kind.is_postern() && self.offer.contains(InitFlags::HANDLE_KILLPRIV_V2);
         let cache = match self.cache {
             Cache::Auto => ["--cache=auto", "-ocache=auto"],
             Cache::Always => ["--cache=always", "-ocache=always"],
@@ -143,13 +154,13 @@ impl Setup {
         let table = [
             (true, ["--xattr", "-oxattr"]),
             (true, cache),
+            (killpriv, ["--killpriv-v2", "-okillpriv_v2"]),
             (true, ["--announce-submounts", "-oannounce_submounts"]),
             (self.posix_acl, ["--posix-acl", "-oposix_acl"]),
             (self.readonly, ["--readonly", "-oreadonly"]),
             (self.writeback, ["--writeback", "-owriteback"]),
         ];
-        let chosen = table.iter().filter(|row| row.0).map(|row| row.1[usize::from(c)]);
-        chosen.chain(killpriv).collect()
+        table.iter().filter(|row| row.0).map(|row| row.1[usize::from(c)]).collect()
     }
 }
 
@@ -158,6 +169,7 @@ impl Setup {
 pub struct Server {
     /// The process started.
     pub child: Child,
+    kind: Kind,
     socket: PathBuf,
     scratch: Scratch,
 }
@@ -198,6 +210,14 @@ impl Server {
     pub fn lives(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// The process that parses what the guest sends: the peers start it as their child.
+    pub fn serving(&self) -> u32 {
+        let own = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).expect("alive");
+        let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+        child.filter(|_| !self.kind.is_postern()).unwrap_or(own)
     }
 
     /// What the server has written to its log.

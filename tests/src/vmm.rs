@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard};
 
-use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures as Protocol};
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures as Protocol};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VringConfigData};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -111,6 +111,13 @@ impl Vmm {
         } else {
             frontend.set_mem_table(&table).expect("SET_MEM_TABLE");
         }
+    }
+
+    /// The first `len` bytes of the device's config space.
+    pub fn config(&self, len: u32) -> Vec<u8> {
+        let room = vec![0; len as usize];
+        let reply = self.frontend().get_config(0, len, VhostUserConfigFlags::empty(), &room);
+        reply.expect("GET_CONFIG").1
     }
 
     /// Plugs `size` bytes of memory in at guest address `start`.

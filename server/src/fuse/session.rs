@@ -63,7 +63,7 @@ impl<F: Fs> Session<F> {
         Ok(answer)
     }
 
-    pub(super) fn agreed(&self, flag: InitFlags) -> bool {
+    fn agreed(&self, flag: InitFlags) -> bool {
         InitFlags::from_bits_retain(self.agreed.load(Ordering::Relaxed)).contains(flag)
     }
 

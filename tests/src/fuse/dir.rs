@@ -77,7 +77,7 @@ fn parse_dirent(reply: &[u8]) -> (Entry, usize) {
     let (dirent, rest) = Dirent::read_from_prefix(reply).expect("a whole entry");
     let name = &rest[..dirent.namelen as usize];
     let len = (size_of::<Dirent>() + name.len()).next_multiple_of(RECORD_ALIGN);
-    let name = String::from_utf8(name.to_vec()).expect("UTF-8");
+    let name = String::from_utf8_lossy(name).into_owned();
     let kind = dirent.kind.try_into().expect("DT_*");
     (Entry { ino: dirent.ino, off: dirent.off, kind, name }, len)
 }
