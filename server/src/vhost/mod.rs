@@ -9,6 +9,9 @@ mod request;
 mod ring;
 mod transport;
 
+#[cfg(test)]
+mod tests;
+
 pub use device::{Device, Outcome, Place};
 pub use memory::{GuestIovecs, preadv2, pwritev2};
 pub use request::{Fault, Request};

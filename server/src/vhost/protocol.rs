@@ -255,12 +255,12 @@ impl VhostUserBackendReqHandlerMut for Connection {
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
         let size = u16::try_from(num).ok().filter(|size| size.is_power_of_two() && *size <= MAX_SIZE);
-        let (index, setting) = self.setting(index)?;
+        let (_, setting) = self.setting(index)?;
         if setting.running {
             return Err(Error::InvalidOperation("the size of a running ring"));
         }
         setting.size = size.ok_or(Error::InvalidParam)?;
-        self.settle(index)
+        Ok(())
     }
 
     fn set_vring_addr(
@@ -272,12 +272,14 @@ impl VhostUserBackendReqHandlerMut for Connection {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        let (index, _) = self.setting(index)?;
-        self.stop(index);
-        if let Some(setting) = self.settings.get_mut(index) {
-            setting.at = Some(Addresses { descriptors, available, used });
+        let (at, setting) = self.setting(index)?;
+        let running = setting.running;
+        setting.at = Some(Addresses { descriptors, available, used });
+        if running {
+            self.stop(at);
+            self.settle(at)?;
         }
-        self.settle(index)
+        Ok(())
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
