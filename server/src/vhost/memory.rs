@@ -19,6 +19,10 @@ use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 /// Most regions at once: what QEMU has memory slots for (KVM_USER_MEM_SLOTS of x86 without its private ones).
 pub(super) const MAX_REGIONS: usize = 509;
 
+/// What to do about memory that we do not see.
+pub(super) const SHARE: &str =
+    "the VMM must share it, QEMU by -object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem";
+
 /// One region as the VMM describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Place {

@@ -1,4 +1,27 @@
 //! A vhost-user back-end for any virtio device whose requests are descriptor chains with an answer.
+//!
+//! A [`Transport`] has one worker thread for each queue of its [`Device`] and a pool for requests that may block. It
+//! serves one VMM after another and outlives all of them. What a guest may do wrong costs that guest a request
+//! ([`Fault`], answered by the device) or a ring, which then stands still; what a VMM may do wrong costs it its
+//! connection.
+//!
+//! A request's road: `queue` takes a head from the `ring`, `request` reads the chain into runs of guest `memory`, the
+//! device answers in place, and `queue` gives the answers of a batch back at once; or the request goes to the `pool`
+//! and is given back from there. `protocol` is what the VMM may change about all this while it runs, `transport` the
+//! socket and the threads. A worker sleeps in one place, `Queue::wait`.
+//!
+//! # System calls
+//! All threads are made, and have entered the device, when [`Transport::new`] returns. From then on, beside what the
+//! device does, what the allocator needs (brk, mmap and mprotect without PROT_EXEC, mremap, munmap, madvise) and what
+//! the log needs:
+//!
+//! | thread | calls |
+//! |---|---|
+//! | worker | epoll_pwait (own epoll, without signal mask), write (eventfds, 8 bytes), futex |
+//! | pool | futex, write (eventfds, 8 bytes) |
+//! | worker, pool | preadv2, pwritev2 where the device uses them here; munmap, close when the last request of an old memory ends |
+//! | in [`Transport::serve`] | accept4 (SOCK_CLOEXEC), clock_nanosleep (when descriptors are short), recvmsg, sendmsg, fstat and mmap (PROT_READ\|PROT_WRITE, MAP_SHARED\|MAP_NORESERVE) of guest memory, munmap, epoll_ctl, write, futex, close |
+//! | any, in debug builds | fcntl (F_GETFD) before each close |
 
 mod device;
 mod memory;

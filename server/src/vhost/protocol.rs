@@ -18,7 +18,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::device::Device;
-use super::memory::{MAX_REGIONS, Memory, Place, Region};
+use super::memory::{MAX_REGIONS, Memory, Place, Region, SHARE};
 use super::queue::Queue;
 use super::ring::{Addresses, MAX_SIZE, Ring};
 
@@ -79,10 +79,10 @@ impl Connection {
     /// Stops a ring and forgets its kick, so that it does not start again before the VMM says so.
     fn forget(&mut self, index: usize) {
         self.stop(index);
-        if let (Some(setting), Some(queue)) = (self.settings.get_mut(index), self.queues.get(index)) {
-            if let Some(kick) = setting.kick.take() {
-                let _ = queue.unwatch(&kick);
-            }
+        if let (Some(setting), Some(queue)) = (self.settings.get_mut(index), self.queues.get(index))
+            && let Some(kick) = setting.kick.take()
+        {
+            let _ = queue.unwatch(&kick);
         }
     }
 
@@ -150,10 +150,7 @@ impl Connection {
         let place = place(region);
         Region::map(place, file, region.mmap_offset).map_err(|errno| {
             let Place { guest, size, .. } = place;
-            log::error!(
-                "cannot map {size} bytes of guest memory at {guest:#x}: {errno}: the VMM must share it, with QEMU by \
-                 -object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem"
-            );
+            log::error!("cannot map {size} bytes of guest memory at {guest:#x}: {errno}: {SHARE}");
             refusal(errno)
         })
     }

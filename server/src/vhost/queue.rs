@@ -15,7 +15,7 @@ use postern_ipc::Result;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::device::{Device, Outcome, Place};
-use super::memory::Memory;
+use super::memory::{Memory, SHARE};
 use super::pool::Pool;
 use super::request::Request;
 use super::ring::{Available, Broken, Ring, Used};
@@ -40,6 +40,14 @@ pub(super) struct Queue {
     wake: OwnedFd,
 }
 
+/// What wakes a worker.
+enum Event {
+    /// The connection has changed something.
+    Wake,
+    /// The guest has made something available.
+    Kick,
+}
+
 /// How requests come.
 struct Front {
     available: Available,
@@ -47,6 +55,8 @@ struct Front {
     request: Request,
     /// The guest has not broken the ring.
     enabled: bool,
+    /// Something was in it, or it was said that nothing is.
+    heard: bool,
 }
 
 /// How answers leave.
@@ -89,8 +99,13 @@ impl Queue {
             events,
             wake,
         };
-        queue.watch(&queue.wake)?;
+        queue.listen(&queue.wake, Event::Wake)?;
         Ok(queue)
+    }
+
+    fn listen(&self, to: impl AsFd, event: Event) -> Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        Ok(epoll::add(&self.events, to, epoll::EventData::new_u64(event as u64), flags)?)
     }
 
     /// The worker shall wake when `kick` is written.
@@ -98,8 +113,7 @@ impl Queue {
     /// # Errors
     /// Those of epoll_ctl(2): EPERM if it is nothing that can be waited for.
     pub(super) fn watch(&self, kick: impl AsFd) -> Result<()> {
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        Ok(epoll::add(&self.events, kick, epoll::EventData::new_u64(0), flags)?)
+        self.listen(kick, Event::Kick)
     }
 
     /// The worker shall not wake for `kick` any more.
@@ -117,7 +131,7 @@ impl Queue {
     pub(super) fn start(&self, ring: &Arc<Ring>, memory: &Arc<Memory>, base: u16) -> std::result::Result<(), Broken> {
         let used = Used::new(Arc::clone(ring))?;
         let available = Available::new(Arc::clone(ring), Arc::clone(memory), base);
-        let front = Front { available, request: Request::new(self.index), enabled: true };
+        let front = Front { available, request: Request::new(self.index), enabled: true, heard: false };
         self.with_front(|slot| {
             lock(&self.back).used = Some(used);
             *slot = Some(front);
@@ -171,10 +185,11 @@ impl Queue {
         result
     }
 
-    /// Sleeps until there may be something to do.
-    fn wait(&self) {
+    /// Sleeps until there may be something to do; gives whether the guest said so.
+    fn wait(&self) -> bool {
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
-        let _ = epoll::wait(&self.events, &mut events, None);
+        let count = epoll::wait(&self.events, &mut events, None).unwrap_or(0);
+        events.iter().take(count).any(|event| event.data.u64() == Event::Kick as u64)
     }
 
     /// Gives answers back, and calls the guest once if it wants that.
@@ -219,6 +234,18 @@ impl Queue {
         if was {
             log::warn!("queue {}: {why}: it stands still until the guest sets it up again", self.index);
             signal(lock(&self.back).error.as_ref());
+        }
+    }
+}
+
+impl Front {
+    /// The guest has kicked. If it never made anything available that we could see, it probably did so in memory that
+    /// only the VMM has.
+    fn hear(&mut self, index: usize) {
+        if !std::mem::replace(&mut self.heard, true) && self.available.is_untouched() {
+            log::warn!(
+                "queue {index}: the guest kicks, but its ring is empty; if it hangs, its memory is not shared: {SHARE}"
+            );
         }
     }
 }
@@ -276,9 +303,9 @@ impl Worker {
     pub(super) fn run(mut self) -> ! {
         let queue = Arc::clone(&self.queue);
         loop {
-            queue.wait();
+            let kicked = queue.wait();
             loop {
-                if queue.wanted.load(Ordering::SeqCst) || !self.serve(&queue) {
+                if queue.wanted.load(Ordering::SeqCst) || !self.serve(&queue, kicked) {
                     break;
                 }
             }
@@ -286,7 +313,7 @@ impl Worker {
     }
 
     /// Answers a batch; gives whether there is more to do at once.
-    fn serve(&mut self, queue: &Arc<Queue>) -> bool {
+    fn serve(&mut self, queue: &Arc<Queue>, kicked: bool) -> bool {
         let mut slot = lock(&queue.front);
         let Some(front) = slot.as_mut().filter(|front| front.enabled) else { return false };
         let taken = self.take(queue, front);
@@ -295,6 +322,9 @@ impl Worker {
             Taken::Some => Ok(true),
             Taken::All => front.available.listen(),
         });
+        if kicked {
+            front.hear(queue.index);
+        }
         more.unwrap_or_else(|broken| {
             queue.disable(&mut slot, broken);
             false

@@ -259,7 +259,7 @@ impl Request {
     /// Finds the indirect table of a descriptor; gives the number of its entries.
     fn switch(&mut self, to: &Descriptor) -> std::result::Result<u32, Fault> {
         let len = to.len.get();
-        if len == 0 || len % DESCRIPTOR != 0 {
+        if len == 0 || !len.is_multiple_of(DESCRIPTOR) {
             return Err(Fault::Chain);
         }
         self.table.clear();

@@ -138,6 +138,11 @@ impl Available {
         self.next.0
     }
 
+    /// As if no driver had ever used it.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.next.0 == 0 && self.seen.0 == 0
+    }
+
     /// Most requests that can be under way.
     pub(super) fn size(&self) -> u16 {
         self.ring.size

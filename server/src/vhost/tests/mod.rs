@@ -155,6 +155,14 @@ fn indices_wrap_around() {
 }
 
 #[test]
+fn a_kick_for_nothing_does_nothing() {
+    let (mut driver, _) = simple(true);
+    driver.queues[0].kick.write(1).unwrap();
+    assert!(driver.nothing_used(0));
+    assert_eq!(driver.ask(0, b"ehello"), b"hello");
+}
+
+#[test]
 fn every_thread_enters_the_device_before_anything_is_served() {
     let device = echo(2);
     let _transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 3).unwrap();
@@ -394,6 +402,7 @@ fn a_ring_that_the_guest_breaks_stands_still_alone_until_it_is_set_up_again() {
         let (stream, _) = serve(&device, 1);
         let mut driver = Driver::connect(stream, 2, true);
         driver.ask(0, b"e");
+        driver.await_idle(0);
         what(&mut driver);
         assert!(arrived(&driver.queues[0].error, true));
         driver.queues[0].kick.write(1).unwrap();
