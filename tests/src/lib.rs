@@ -32,11 +32,11 @@ pub use share::{Setup, Share};
 
 /// What a test file starts with.
 pub mod prelude {
-    pub use crate::behaviour;
     pub use crate::fuse::{Entry, File, Process, Request};
     pub use crate::host::{Host, ids};
     pub use crate::kind::Kind;
     pub use crate::share::{Cache, Setup, Share};
+    pub use crate::{behaviour, promise};
     pub use libc::{
         O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, S_IFBLK, S_IFCHR,
         S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
@@ -49,8 +49,26 @@ pub mod prelude {
 /// Makes one test per kind of a function that takes the [`Kind`], or a [`Share`] of default set-up.
 #[macro_export]
 macro_rules! behaviour {
-    ($(#[$meta:meta])* fn $name:ident($share:ident: &Share) $body:block) => {
-        $crate::behaviour! {
+    ($($function:tt)*) => {
+        $crate::each! { mapped Mapped, root Root, user User, host Host, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd;
+            $($function)* }
+    };
+}
+
+/// A behaviour that postern promises and the peers do not.
+#[macro_export]
+macro_rules! promise {
+    ($($function:tt)*) => {
+        $crate::each! { mapped Mapped, root Root, user User, host Host; $($function)* }
+    };
+}
+
+/// One test per listed kind of a function.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each {
+    ($($test:ident $kind:ident),*; $(#[$meta:meta])* fn $name:ident($share:ident: &Share) $body:block) => {
+        $crate::each! { $($test $kind),*;
             $(#[$meta])*
             fn $name(on: Kind) {
                 let $share = &on.serve();
@@ -58,19 +76,17 @@ macro_rules! behaviour {
             }
         }
     };
-    ($(#[$meta:meta])* fn $name:ident($on:ident: Kind) $body:block) => {
+    ($($test:ident $kind:ident),*; $(#[$meta:meta])* fn $name:ident($on:ident: Kind) $body:block) => {
         $(#[$meta])*
         fn $name($on: $crate::Kind) $body
 
         mod $name {
-            $crate::behaviour! { $name: mapped Mapped, root Root, user User, host Host,
-                virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd }
+            $(
+                #[test]
+                fn $test() {
+                    $crate::peers::prove(stringify!($name), $crate::Kind::$kind, super::$name);
+                }
+            )*
         }
     };
-    ($name:ident: $($test:ident $kind:ident),*) => {$(
-        #[test]
-        fn $test() {
-            $crate::peers::prove(stringify!($name), $crate::Kind::$kind, super::$name);
-        }
-    )*};
 }

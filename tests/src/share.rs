@@ -42,6 +42,7 @@ pub struct Setup {
     readonly: bool,
     writeback: bool,
     public: bool,
+    initialised: bool,
     args: Vec<String>,
 }
 
@@ -57,6 +58,7 @@ impl Setup {
             readonly: false,
             writeback: false,
             public: false,
+            initialised: true,
             args: Vec::new(),
         }
     }
@@ -116,6 +118,12 @@ impl Setup {
     /// In a directory that other users of the host can reach.
     pub fn public(mut self) -> Self {
         self.public = true;
+        self
+    }
+
+    /// Without INIT.
+    pub fn uninitialised(mut self) -> Self {
+        self.initialised = false;
         self
     }
 
@@ -203,13 +211,22 @@ impl Server {
     /// A guest that mounts the share.
     pub fn mount(&self, setup: &Setup) -> Process {
         let vmm = Vmm::connect(self.connect(), &setup.machine);
-        Process::new(Arc::new(Link::open(vmm, setup.offer)))
+        let link = if setup.initialised { Link::open(vmm, setup.offer) } else { Link::unopened(vmm) };
+        Process::new(Arc::new(link))
     }
 
     /// Whether the process has not ended.
     pub fn lives(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// Time the process that serves has spent on a CPU.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.serving())).expect("alive");
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// The process that parses what the guest sends: the peers start it as their child.

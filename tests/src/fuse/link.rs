@@ -1,6 +1,7 @@
 //! A FUSE session, which holds every reply to the protocol's rules.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use postern_server::fuse::abi::{self, InHeader, InitFlags, InitIn, InitOut, OutHeader, opcode};
@@ -83,16 +84,22 @@ impl Link {
     /// # Panics
     /// When none comes, or one that the guest's driver would refuse.
     pub fn recv(&self, pending: Pending) -> Result<Vec<u8>> {
-        let reply = self.vmm.ring(pending.ring).wait(pending.ticket, PATIENCE).expect("a reply in time");
+        let unique = pending.unique;
+        let reply = self.recv_any(pending, PATIENCE).expect("a reply in time");
         let (header, body) = OutHeader::read_from_prefix(&reply).expect("a whole header");
         assert_eq!(header.len as usize, reply.len(), "header and used ring differ in length");
-        assert_eq!(header.unique, pending.unique, "reply to another request");
+        assert_eq!(header.unique, unique, "reply to another request");
         assert!((-511..=0).contains(&header.error), "no errno of the guest's: {}", header.error);
         if header.error < 0 {
             assert!(body.is_empty(), "an error with a body");
             return Err(Errno::from_raw(-header.error));
         }
         Ok(body.to_vec())
+    }
+
+    /// Waits for a reply of any kind.
+    pub fn recv_any(&self, pending: Pending, patience: Duration) -> Option<Vec<u8>> {
+        self.vmm.ring(pending.ring).wait(pending.ticket, patience)
     }
 
     /// Sends a request and waits for its reply.

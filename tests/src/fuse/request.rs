@@ -62,6 +62,12 @@ impl<'a> Request<'a> {
         self.arg(&ExtHeader { size: size as u32, kind: EXT_GROUPS }).arg(&SuppGroups { nr_groups: 1 }).arg(&group)
     }
 
+    /// Says that `units` of 8 bytes at the end are extensions.
+    pub fn extlen(mut self, units: u16) -> Self {
+        self.extlen = units;
+        self
+    }
+
     /// Makes room for a structure in the reply.
     pub fn room<T>(self) -> Self {
         let room = self.room_args + size_of::<T>();
