@@ -11,13 +11,11 @@
 //! warden → server   Refused          it will not go on; says why, then closes
 //! ```
 
-use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg, setsockopt, sockopt::PassCred,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred};
 use serde::{Deserialize, Serialize};
 
 use crate::errno::{Errno, Result};
@@ -71,16 +69,15 @@ pub struct Share {
     pub readonly: bool,
 }
 
-/// Sends what opens the conversation, with this process's credentials.
+/// Sends what opens the conversation. The kernel adds this process's credentials: in a user namespace without a map it
+/// could not name them itself.
 ///
 /// # Errors
-/// Those of sendmsg(2).
-pub fn send_hello(socket: &UnixStream, hello: &Hello) -> Result<()> {
-    let message = message(hello)?;
-    let me = UnixCredentials::new();
-    let control = [ControlMessage::ScmCredentials(&me)];
-    let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&message)], &control, MsgFlags::MSG_NOSIGNAL, None)?;
-    if sent == LENGTH { Ok(()) } else { Err(Errno::EIO) }
+/// Those of setsockopt(2) and write(2).
+pub fn send_hello(mut socket: &UnixStream, hello: &Hello) -> Result<()> {
+    setsockopt(socket, PassCred, &true)?;
+    socket.write_all(&message(hello)?)?;
+    Ok(setsockopt(socket, PassCred, &false)?)
 }
 
 /// Waits for the server's first message; with it comes the process id of the sender, seen from here.
