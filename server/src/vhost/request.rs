@@ -320,3 +320,67 @@ fn direct(ring: &Span, index: u16) -> std::result::Result<Descriptor, Fault> {
     entry.copy_to(descriptor.as_mut_bytes());
     Ok(descriptor)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::super::memory::{Place, Region};
+    use super::*;
+
+    const GUEST: u64 = 0x1000;
+    const SIZE: u64 = 0x2000;
+    const RING: u16 = 8;
+
+    fn memory() -> Arc<Memory> {
+        let file = File::from(memfd_create("chains", MemfdFlags::CLOEXEC).unwrap());
+        file.set_len(SIZE).unwrap();
+        let region = Region::map(Place { guest: GUEST, user: 0, size: SIZE }, file, 0).unwrap();
+        Arc::new(Memory::new().with(region).unwrap())
+    }
+
+    /// A number that is as often near a border as not.
+    fn odd(random: &mut u64, borders: &[u64]) -> u64 {
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (pick, value) = (*random >> 33, *random >> 40);
+        let border = borders.iter().cycle().nth(usize::try_from(pick % 64).unwrap()).unwrap();
+        border.wrapping_add(value % 5).wrapping_sub(2)
+    }
+
+    // CVE-2026-16457, CVE-2026-50626: a guest may write anything into its descriptor tables.
+    #[test]
+    fn whatever_is_in_the_table_a_request_is_what_it_says() {
+        let memory = memory();
+        let ring = memory.span(0, usize::from(RING) * size_of::<Descriptor>()).unwrap();
+        let mut request = Request::new(0);
+        let mut random = 1;
+        let mut faults = std::collections::HashSet::new();
+        for _ in 0..200_000 {
+            let table = ring.slice().unwrap();
+            for index in 0..RING {
+                let descriptor = Descriptor {
+                    address: odd(&mut random, &[GUEST, GUEST + SIZE, GUEST + 0x800, GUEST, 0, u64::MAX]).into(),
+                    len: u32::try_from(odd(&mut random, &[2, 16, 32, SIZE, 0xffff_fffd, 64]) & 0xffff_ffff)
+                        .unwrap()
+                        .into(),
+                    flags: u16::try_from(odd(&mut random, &[1, 3, 2, 5, 1, 3]) & 7).unwrap().into(),
+                    next: u16::try_from(odd(&mut random, &[u64::from(index) + 1, 4, u64::from(RING)]) & 0xffff)
+                        .unwrap()
+                        .into(),
+                };
+                table.subslice(offset_of(index), size_of::<Descriptor>()).unwrap().copy_from(descriptor.as_bytes());
+            }
+            request.load(&memory, &ring, RING, 0);
+            faults.insert(format!("{:?}", request.fault()));
+            let mut bytes = vec![0; request.remaining()];
+            assert_eq!(request.read_exact(&mut bytes), Ok(()));
+            assert_eq!(request.read_obj::<u8>(), Err(Errno::EINVAL));
+            let room = request.room();
+            assert_eq!(request.write_at(room, b"x"), Err(Errno::ENOBUFS));
+            assert_eq!(request.room_at(room / 2, room - room / 2).map(|room| room.is_empty()), Ok(room == 0));
+        }
+        assert_eq!(faults.len(), 5, "all faults and none were met: {faults:?}");
+    }
+}
