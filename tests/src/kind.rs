@@ -121,18 +121,18 @@ impl Kind {
                 command.arg("virtiofs").arg("--shared-dir").arg(dir).arg("--socket-path").arg(socket);
             }
         }
-        match self {
-            Self::Mapped => {
-                let Range { guest, host, count } = MAP;
-                let map = format!(":{guest}:{host}:{count}:");
-                command.args(["--uid-map", &map, "--gid-map", &map]);
-            }
-            Self::Host => {
-                command.arg("--identity=host");
-            }
-            _ => {}
-        }
+        command.args(self.identity());
         command
+    }
+
+    /// Arguments that say whose ids are served.
+    pub fn identity(self) -> Vec<String> {
+        let Range { guest, host, count } = MAP;
+        match self {
+            Self::Mapped => ["--uid-map", "--gid-map"].map(|map| format!("{map}=:{guest}:{host}:{count}:")).into(),
+            Self::Host => vec!["--identity=host".into()],
+            _ => vec![],
+        }
     }
 
     fn program(self) -> PathBuf {

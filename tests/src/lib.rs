@@ -23,6 +23,7 @@ pub mod memory;
 pub mod peers;
 pub mod ring;
 pub mod share;
+pub mod twin;
 pub mod vmm;
 
 pub use fuse::{File, Process};

@@ -239,13 +239,12 @@ impl Server {
 
     /// What the server has written to its log.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.scratch.path("log")).unwrap_or_default()
+        self.scratch.log()
     }
 
     /// Checks that nothing has changed beside the shared directory.
     pub fn assert_contained(&self) {
-        assert_eq!(names(&self.scratch.path("outside")), ["canary"]);
-        assert_eq!(fs::read(self.scratch.path("outside/canary")).expect("still there"), b"alive");
+        self.scratch.assert_contained();
     }
 }
 
@@ -254,7 +253,7 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let _ = writeln!(std::io::stderr(), "--- the server's log:\n{}---", self.log());
+            self.scratch.show_log();
         }
     }
 }
@@ -319,6 +318,22 @@ impl Scratch {
     /// Path of something in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root().join(name)
+    }
+
+    /// Checks that nothing has changed beside the shared directory.
+    pub fn assert_contained(&self) {
+        assert_eq!(names(&self.path("outside")), ["canary"]);
+        assert_eq!(fs::read(self.path("outside/canary")).expect("still there"), b"alive");
+    }
+
+    /// What was logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Shows the log of a test that fails.
+    pub fn show_log(&self) {
+        let _ = writeln!(std::io::stderr(), "--- log:\n{}---", self.log());
     }
 
     fn root(&self) -> &Path {

@@ -5,6 +5,7 @@ use postern_tests::fuse::{LINUX, PATIENCE, Process};
 use postern_tests::memory::BASE;
 use postern_tests::prelude::*;
 use postern_tests::ring::Piece;
+use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use zerocopy::IntoBytes;
@@ -200,5 +201,6 @@ fn the_tag_is_in_the_config_space(on: Kind) {
     let share = on.setup().tag("my share").serve();
     let config = share.link.vmm.config(40);
     assert_eq!(config[..9], *b"my share\0");
-    assert_eq!(config[36..], 1_u32.to_le_bytes());
+    let queues = share.link.vmm.frontend().get_queue_num().unwrap() as u32 - 1;
+    assert_eq!(config[36..], queues.to_le_bytes());
 }

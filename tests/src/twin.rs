@@ -1,0 +1,167 @@
+//! A server that the guest has taken over: what stands at the other end of the helper's socket, and says what it
+//! likes.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use postern_ipc::channel::{Channel, Received, take};
+use postern_ipc::frame::{self, FRAME_MAX, Header};
+use postern_ipc::hello::{Hello, News, VERSION, receive_news, send_hello};
+use postern_ipc::id::Caller;
+use postern_ipc::op::Op;
+use postern_ipc::{Errno, Result};
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::FdFlags;
+
+use crate::host::Host;
+use crate::kind::{Kind, bin_dir};
+use crate::share::Scratch;
+
+/// How long news may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the helper answers with.
+pub type Answer<O> = Result<(<O as Op>::Reply, Vec<OwnedFd>, Vec<u8>)>;
+
+/// A hostile server and the helper it was given.
+pub struct Twin {
+    /// The share as the host sees it.
+    pub host: Host,
+    /// Where it lies.
+    pub scratch: Scratch,
+    /// Its root, as the helper gives it to a server.
+    pub root: OwnedFd,
+    /// Where operations are asked for.
+    pub channel: Channel,
+    /// Where the handshake was.
+    pub socket: UnixStream,
+    /// The process started: the warden.
+    pub warden: Child,
+    serial: u32,
+}
+
+impl Twin {
+    /// Shakes hands with a helper of this kind.
+    pub fn new(kind: Kind) -> Self {
+        Self::with(kind, &[])
+    }
+
+    /// Shakes hands with a helper that has more arguments.
+    pub fn with(kind: Kind, args: &[&str]) -> Self {
+        let (scratch, socket, warden) = start(kind, args);
+        send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false }).expect("hello");
+        let news = receive_news(&socket);
+        let log = || std::fs::read_to_string(scratch.path("log")).unwrap_or_default();
+        assert!(matches!(news, Ok(News::Welcome(_))), "{news:?}\n{}", log());
+        let root = take(&socket).expect("the root");
+        let channel = take(&socket).expect("a channel").into();
+        let host = Host::new(scratch.path("share"), kind);
+        Self { host, scratch, root, channel, socket, warden, serial: 0 }
+    }
+
+    /// Pins what a path of the share names, as a server does.
+    pub fn pin(&self, path: &str) -> OwnedFd {
+        openat(&self.root, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).expect(path)
+    }
+
+    /// Asks as the guest's root.
+    pub fn ask<O: Op>(&mut self, op: &O, at: &[BorrowedFd<'_>]) -> Answer<O> {
+        self.ask_as(Caller::Root, op, at, b"")
+    }
+
+    /// Asks on behalf of `caller`, with bulk data.
+    ///
+    /// # Panics
+    /// When the helper does not answer, or with what is no answer.
+    pub fn ask_as<O: Op>(&mut self, caller: Caller, op: &O, at: &[BorrowedFd<'_>], data: &[u8]) -> Answer<O> {
+        let frame = self.frame(caller, op, data.len());
+        self.channel.send(&[&frame, data], at).expect("the helper listens");
+        let mut buffer = vec![0; FRAME_MAX];
+        let got: Received = self.channel.receive(&mut buffer).expect("the helper answers");
+        assert_ne!(got.len, 0, "the helper has ended");
+        let (header, body, data): (Header, _, _) = frame::split(&buffer[..got.len]).expect("a frame");
+        assert_eq!((header.serial, header.kind), (self.serial, O::KIND as u16));
+        match header.errno {
+            Some(errno) => Err(errno),
+            None => Ok((frame::owned(body).expect("a reply"), got.descriptors, data.to_vec())),
+        }
+    }
+
+    /// A request as it is sent.
+    pub fn frame<O: Op>(&mut self, caller: Caller, op: &O, data: usize) -> Vec<u8> {
+        self.serial += 1;
+        let mut frame = Vec::new();
+        frame::encode(&mut frame, self.serial, O::KIND as u16, None, &(caller, op), data).expect("encodable");
+        frame
+    }
+
+    /// Checks that the helper has taken something as the end: it answers no more, is not replaced, and is gone.
+    pub fn assert_ended(mut self) {
+        let got = self.channel.receive(&mut vec![0; FRAME_MAX]);
+        assert!(matches!(got, Ok(Received { len: 0, .. }) | Err(Errno::ECONNRESET)), "answered: {got:?}");
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let news = receive_news(&self.socket);
+        assert!(matches!(news, Ok(News::Refused(_)) | Err(Errno::ECONNRESET)), "{news:?}");
+        assert!(ends(&mut self.warden), "the warden goes on");
+        self.assert_contained();
+    }
+
+    /// Checks that nothing beside the share has changed.
+    pub fn assert_contained(&self) {
+        self.scratch.assert_contained();
+    }
+
+    /// The helper's process id.
+    pub fn helper(&self) -> u32 {
+        children(self.warden.id()).pop().expect("a helper")
+    }
+
+    /// Waits for the warden to say that the helper was replaced, and takes the new channel.
+    pub fn renew(&mut self) {
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        assert_eq!(receive_news(&self.socket), Ok(News::Renewed));
+        self.channel = take(&self.socket).expect("a channel").into();
+    }
+}
+
+impl Drop for Twin {
+    fn drop(&mut self) {
+        let _ = self.warden.kill();
+        let _ = self.warden.wait();
+        if std::thread::panicking() {
+            self.scratch.show_log();
+        }
+    }
+}
+
+/// A helper that has not been greeted yet.
+pub fn start(kind: Kind, args: &[&str]) -> (Scratch, UnixStream, Child) {
+    let scratch = Scratch::new(kind, false);
+    let (socket, theirs) = UnixStream::pair().expect("socketpair");
+    rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).expect("own descriptor");
+    let mut command = Command::new(bin_dir().join("postern-helper"));
+    command.arg("--sock-fd").arg(theirs.as_fd().as_raw_fd().to_string());
+    command.arg("--shared-dir").arg(scratch.path("share")).args(kind.identity()).args(args);
+    let warden = scratch.spawn(command, kind);
+    (scratch, socket, warden)
+}
+
+/// Processes started by `pid`.
+pub fn children(pid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Whether a process ends by itself.
+pub fn ends(child: &mut Child) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait().expect("own child").is_none() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
+}

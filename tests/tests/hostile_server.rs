@@ -1,0 +1,468 @@
+//! A server that the guest has taken over, against the helper: what breaks the protocol ends it for good, what only
+//! asks too much gets an errno, and nothing outside the share is ever touched.
+
+use std::fs::File as HostFile;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::sys::stat::SFlag;
+use postern_ipc::Errno;
+use postern_ipc::attr::{Changes, Dev, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
+use postern_ipc::hello::{CHANNELS_MAX, Hello, News, VERSION, receive_news, send_hello};
+use postern_ipc::id::{Caller, GuestGid, GuestUid};
+use postern_ipc::name::{FileName, Target, XattrName};
+use postern_ipc::op::*;
+use postern_tests::prelude::{apply, ids, promise};
+use postern_tests::twin::{self, Twin};
+use rustix::fs::{Mode as HostMode, OFlags, open, openat};
+
+fn name(name: &str) -> FileName {
+    FileName::new(name.as_bytes()).unwrap()
+}
+
+fn mkdir(dir: &str) -> Mkdir {
+    Mkdir { name: name(dir), mode: Mode::new(0o755), umask: Mode::new(0) }
+}
+
+fn create(file: &str, mode: u32) -> Create {
+    let flags = OpenFlags::READ | OpenFlags::WRITE;
+    Create { name: name(file), mode: Mode::new(mode), umask: Mode::new(0), flags }
+}
+
+fn open_for(flags: OpenFlags) -> Open {
+    Open { flags }
+}
+
+fn user(id: u32) -> Caller {
+    Caller::User { uid: GuestUid(id), gid: GuestGid(id), group: None }
+}
+
+/// Sends bytes and descriptors, and expects the helper to take them as the end.
+fn end_by(mut twin: Twin, frame: impl FnOnce(&mut Twin) -> Vec<u8>, at: &[BorrowedFd<'_>]) {
+    let frame = frame(&mut twin);
+    twin.channel.send(&[&frame, b""], at).unwrap();
+    twin.assert_ended();
+}
+
+// postern-ipc: a request is a row of the table, with its descriptors
+#[apply(promise)]
+fn a_server_that_keeps_the_protocol_is_served(on: Kind) {
+    let mut twin = Twin::new(on);
+    let root = twin.root.try_clone().unwrap();
+    twin.ask_as(user(1000), &mkdir("d"), &[root.as_fd()], b"").unwrap();
+    let dir = twin.pin("d");
+    let (attr, given, _) = twin.ask_as(user(1000), &create("f", 0o644), &[dir.as_fd()], b"").unwrap();
+    assert_eq!((attr.uid, attr.gid, given.len()), (GuestUid(1000), GuestGid(1000), 1));
+    std::io::Write::write_all(&mut HostFile::from(given.into_iter().next().unwrap()), b"hello").unwrap();
+    assert_eq!((twin.host.read("d/f"), twin.host.stat("d/f").owner), (b"hello".to_vec(), ids(1000, 1000)));
+    twin.assert_contained();
+}
+
+// DESIGN 1: "a malformed frame" is the end of the helper
+#[apply(promise)]
+fn a_malformed_frame_is_the_end(on: Kind) {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [Damage; 12] = [
+        |frame| frame.truncate(1),
+        |frame| frame.truncate(15),
+        |frame| frame.truncate(16),
+        |frame| frame.truncate(frame.len() - 1),
+        |frame| frame.push(0),
+        |frame| frame[4..6].copy_from_slice(&0_u16.to_le_bytes()),
+        |frame| frame[4..6].copy_from_slice(&999_u16.to_le_bytes()),
+        |frame| frame[6..8].copy_from_slice(&1_u16.to_le_bytes()),
+        |frame| frame[8..12].copy_from_slice(&u32::MAX.to_le_bytes()),
+        |frame| frame[12..16].copy_from_slice(&u32::MAX.to_le_bytes()),
+        |frame| frame[16..].fill(0xff),
+        |frame| frame.resize(postern_ipc::frame::FRAME_MAX + 1, 0),
+    ];
+    for damage in damages {
+        let twin = Twin::new(on);
+        let root = twin.root.try_clone().unwrap();
+        let frame = |twin: &mut Twin| {
+            let mut frame = twin.frame(Caller::Root, &mkdir("new"), 0);
+            damage(&mut frame);
+            frame
+        };
+        end_by(twin, frame, &[root.as_fd()]);
+    }
+}
+
+// path_resolution(7): a name is no path; its type refuses others, so a frame with one is malformed
+#[apply(promise)]
+fn a_name_that_is_a_path_is_the_end(on: Kind) {
+    for bad in [&b"."[..], b"..", b"../outside/new", b"a/b", b"/etc", b"a\0b", b"\0"] {
+        let twin = Twin::new(on);
+        let root = twin.root.try_clone().unwrap();
+        let good = "N".repeat(bad.len());
+        let frame = |twin: &mut Twin| {
+            let mut frame = twin.frame(Caller::Root, &mkdir(&good), 0);
+            let at = frame.windows(bad.len()).position(|bytes| bytes == good.as_bytes()).unwrap();
+            frame[at..at + bad.len()].copy_from_slice(bad);
+            frame
+        };
+        end_by(twin, frame, &[root.as_fd()]);
+    }
+}
+
+// DESIGN 1: "as many as the operation's row says": one fewer, one more is a broken frame
+#[apply(promise)]
+fn a_wrong_number_of_descriptors_is_the_end(on: Kind) {
+    let rename = || Rename { name: name("a"), new_name: name("b"), flags: RenameFlags::empty() };
+    for count in [0, 2, 3, 253] {
+        let mut twin = Twin::new(on);
+        let frame = twin.frame(Caller::Root, &mkdir("new"), 0);
+        send_with_roots(&twin, &frame, count);
+        twin.assert_ended();
+    }
+    for count in [0, 1, 3] {
+        let mut twin = Twin::new(on);
+        let frame = twin.frame(Caller::Root, &rename(), 0);
+        send_with_roots(&twin, &frame, count);
+        twin.assert_ended();
+    }
+}
+
+/// Sends a frame with any number of descriptors of the root.
+fn send_with_roots(twin: &Twin, frame: &[u8], count: usize) {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use std::os::fd::AsRawFd;
+    let raw = vec![twin.root.as_raw_fd(); count];
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let rights = if count == 0 { &rights[..0] } else { &rights };
+    let parts = [std::io::IoSlice::new(frame)];
+    sendmsg::<()>(twin.channel.as_fd().as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, None).unwrap();
+}
+
+// DESIGN 1: "A descriptor is believed only if it is O_PATH and ... shows a mount id of the clone's list"
+#[apply(promise)]
+fn a_descriptor_of_another_mount_is_the_end(on: Kind) {
+    let path = OFlags::PATH | OFlags::CLOEXEC;
+    type Foreign = fn(&Twin, OFlags) -> OwnedFd;
+    let foreign: [Foreign; 6] = [
+        |_, path| open("/", path, HostMode::empty()).unwrap(),
+        |_, path| open("/etc", path, HostMode::empty()).unwrap(),
+        |_, path| open("/proc/self/root", path, HostMode::empty()).unwrap(),
+        |twin, path| open(twin.host.path(""), path, HostMode::empty()).unwrap(),
+        |twin, path| open(twin.host.path("d"), path, HostMode::empty()).unwrap(),
+        |twin, path| open(twin.scratch.path("outside"), path, HostMode::empty()).unwrap(),
+    ];
+    for foreign in foreign {
+        let twin = Twin::new(on);
+        twin.host.mkdir("d");
+        let fd = foreign(&twin, path);
+        end_by(twin, |twin| twin.frame(Caller::Root, &mkdir("new"), 0), &[fd.as_fd()]);
+    }
+}
+
+// DESIGN 1: "it is O_PATH": a descriptor with a mode is none that names a node
+#[apply(promise)]
+fn a_descriptor_that_is_open_is_the_end(on: Kind) {
+    type Opened = fn(&Twin) -> OwnedFd;
+    let opened: [Opened; 5] = [
+        |twin| openat(&twin.root, ".", OFlags::RDONLY | OFlags::CLOEXEC, HostMode::empty()).unwrap(),
+        |_| UnixStream::pair().unwrap().0.into(),
+        |_| nix::unistd::pipe().unwrap().0,
+        |_| nix::sys::memfd::memfd_create(c"m", nix::sys::memfd::MFdFlags::empty()).unwrap(),
+        |_| HostFile::open("/dev/null").unwrap().into(),
+    ];
+    for opened in opened {
+        let twin = Twin::new(on);
+        let fd = opened(&twin);
+        end_by(twin, |twin| twin.frame(Caller::Root, &mkdir("new"), 0), &[fd.as_fd()]);
+    }
+}
+
+// DESIGN 1: "it is connected": a directory that the host moved out of the share while it was held is ESTALE
+#[apply(promise)]
+fn a_directory_moved_out_of_the_share_is_stale(on: Kind) {
+    let mut twin = Twin::new(on);
+    twin.host.mkdir("d");
+    twin.host.mkdir("d/e");
+    twin.host.write("d/f", b"secret");
+    let (dir, below, file) = (twin.pin("d"), twin.pin("d/e"), twin.pin("d/f"));
+    twin.ask(&mkdir("before"), &[dir.as_fd()]).unwrap();
+    let (inside, outside) = (twin.host.path("d"), twin.scratch.path("moved"));
+    std::fs::rename(&inside, &outside).unwrap();
+    for held in [&dir, &below] {
+        assert_eq!(twin.ask(&mkdir("after"), &[held.as_fd()]).map(drop), Err(Errno::ESTALE));
+        assert_eq!(twin.ask(&create("after", 0o644), &[held.as_fd()]).map(drop), Err(Errno::ESTALE));
+        assert_eq!(twin.ask(&OpenDir {}, &[held.as_fd()]).map(drop), Err(Errno::ESTALE));
+        let unlink = Unlink { name: name("f") };
+        assert_eq!(twin.ask(&unlink, &[held.as_fd()]).map(drop), Err(Errno::ESTALE));
+        let root = twin.root.try_clone().unwrap();
+        let fetch = Rename { name: name("f"), new_name: name("fetched"), flags: RenameFlags::empty() };
+        assert_eq!(twin.ask(&fetch, &[held.as_fd(), root.as_fd()]).map(drop), Err(Errno::ESTALE));
+    }
+    assert_eq!(twin.ask(&open_for(OpenFlags::READ), &[file.as_fd()]).map(drop), Err(Errno::ESTALE));
+    let all = Changes { mode: Some(Mode::new(0o777)), ..Changes::default() };
+    assert_eq!(twin.ask(&SetAttr { changes: all }, &[file.as_fd()]).map(drop), Err(Errno::ESTALE));
+    assert_eq!(postern_tests::host::names(&outside), ["before", "e", "f"]);
+    std::fs::rename(&outside, &inside).unwrap();
+    twin.ask(&mkdir("again"), &[dir.as_fd()]).unwrap();
+    twin.assert_contained();
+}
+
+// DESIGN 1: "a path too long for that is judged by openat(dir,\"..\")"
+#[apply(promise)]
+fn a_directory_deeper_than_a_path_is_long_is_served_and_can_become_stale(on: Kind) {
+    let mut twin = Twin::new(on);
+    let long = "d".repeat(250);
+    let mut dirs = vec![twin.root.try_clone().unwrap()];
+    for _ in 0..20 {
+        let at = dirs.last().unwrap().try_clone().unwrap();
+        twin.ask(&mkdir(&long), &[at.as_fd()]).unwrap();
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        dirs.push(openat(&at, long.as_str(), flags, HostMode::empty()).unwrap());
+    }
+    let bottom = dirs.last().unwrap();
+    twin.ask(&mkdir("new"), &[bottom.as_fd()]).unwrap();
+    std::fs::rename(twin.host.path(&long), twin.scratch.path("moved")).unwrap();
+    let after = twin.ask(&mkdir("after"), &[bottom.as_fd()]).map(drop);
+    assert!(after.is_err(), "made in a directory outside the share");
+    std::fs::rename(twin.scratch.path("moved"), twin.host.path(&long)).unwrap();
+}
+
+// open_tree(2): ".." ends at the root of a detached mount
+#[apply(promise)]
+fn nothing_lies_above_the_root(on: Kind) {
+    let mut twin = Twin::new(on);
+    let up = openat(&twin.root, "..", OFlags::PATH | OFlags::CLOEXEC, HostMode::empty()).unwrap();
+    let (above, root) = (rustix::fs::fstat(&up).unwrap(), rustix::fs::fstat(&twin.root).unwrap());
+    assert_eq!((above.st_dev, above.st_ino), (root.st_dev, root.st_ino));
+    let root = twin.root.try_clone().unwrap();
+    let (_, given, _) = twin.ask(&OpenDir {}, &[root.as_fd()]).unwrap();
+    let up = openat(&given[0], "../outside", OFlags::PATH | OFlags::CLOEXEC, HostMode::empty());
+    assert_eq!(up.map(drop), Err(rustix::io::Errno::NOENT));
+    twin.assert_contained();
+}
+
+// mount_setattr(2): MOUNT_ATTR_NOSYMFOLLOW; symlink(7): the helper follows none
+#[apply(promise)]
+fn a_symbolic_link_is_not_followed(on: Kind) {
+    let mut twin = Twin::new(on);
+    twin.host.symlink("../outside", "dir");
+    twin.host.symlink("../outside/canary", "file");
+    let (dir, file) = (twin.pin("dir"), twin.pin("file"));
+    assert_eq!(twin.ask(&mkdir("new"), &[dir.as_fd()]).map(drop), Err(Errno::ENOTDIR));
+    assert_eq!(twin.ask(&Unlink { name: name("canary") }, &[dir.as_fd()]).map(drop), Err(Errno::ENOTDIR));
+    assert!(twin.ask(&OpenDir {}, &[dir.as_fd()]).is_err());
+    for flags in [OpenFlags::READ, OpenFlags::WRITE | OpenFlags::TRUNC] {
+        assert!(twin.ask(&open_for(flags), &[file.as_fd()]).is_err());
+    }
+    let cut = SetAttr { changes: Changes { size: Some(0), ..Changes::default() } };
+    assert!(twin.ask(&cut, &[file.as_fd()]).is_err());
+    let root = twin.root.try_clone().unwrap();
+    assert!(twin.ask(&create("file", 0o644), &[root.as_fd()]).is_err());
+    let (_, given, _) = twin.ask(&OpenDir {}, &[root.as_fd()]).unwrap();
+    let through = openat(&given[0], "dir/canary", OFlags::RDONLY | OFlags::CLOEXEC, HostMode::empty());
+    assert!(through.is_err(), "a donated directory follows links");
+    twin.assert_contained();
+}
+
+// open(2): "ENXIO"; the helper opens regular files and directories only
+#[apply(promise)]
+fn a_special_file_is_not_opened(on: Kind) {
+    let mut twin = Twin::new(on);
+    for (file, kind) in [("p", SFlag::S_IFIFO), ("s", SFlag::S_IFSOCK), ("null", SFlag::S_IFCHR)] {
+        twin.host.mknod(file, kind);
+        let pin = twin.pin(file);
+        for flags in [OpenFlags::READ, OpenFlags::WRITE, OpenFlags::READ | OpenFlags::TRUNC] {
+            assert_eq!(twin.ask(&open_for(flags), &[pin.as_fd()]).map(drop), Err(Errno::ENXIO), "{file}");
+        }
+        let root = twin.root.try_clone().unwrap();
+        assert!(twin.ask(&create(file, 0o644), &[root.as_fd()]).is_err());
+    }
+}
+
+// mount(2): MS_RDONLY of the clone, for the helper and for whoever holds a donated descriptor
+#[apply(promise)]
+fn a_read_only_share_stays_unchanged(on: Kind) {
+    let mut twin = Twin::with(on, &["--readonly"]);
+    twin.host.write("f", b"hello");
+    twin.host.mkdir("d");
+    let before = (twin.host.stat("f"), twin.host.stat(""));
+    let (root, file) = (twin.root.try_clone().unwrap(), twin.pin("f"));
+    let rofs = Err(Errno::EROFS);
+    let at = [root.as_fd()];
+    let node = [file.as_fd()];
+    let (mode, umask) = (Mode::new(0o644), Mode::new(0));
+    let target = Target::new(b"x").unwrap();
+    let flags = OpenFlags::READ | OpenFlags::WRITE;
+    assert_eq!(twin.ask(&mkdir("new"), &at).map(drop), rofs);
+    assert_eq!(twin.ask(&create("new", 0o644), &at).map(drop), rofs);
+    assert_eq!(twin.ask(&create("f", 0o644), &at).map(drop), rofs);
+    assert_eq!(twin.ask(&TmpFile { mode, umask, flags }, &at).map(drop), rofs);
+    assert_eq!(twin.ask(&Mknod { name: name("n"), kind: NodeKind::Fifo, mode, umask }, &at).map(drop), rofs);
+    assert_eq!(twin.ask(&Symlink { name: name("n"), target }, &at).map(drop), rofs);
+    assert_eq!(twin.ask(&Link { name: name("n") }, &[file.as_fd(), root.as_fd()]).map(drop), rofs);
+    assert_eq!(twin.ask(&Unlink { name: name("f") }, &at).map(drop), rofs);
+    assert_eq!(twin.ask(&Rmdir { name: name("d") }, &at).map(drop), rofs);
+    let rename = Rename { name: name("f"), new_name: name("g"), flags: RenameFlags::empty() };
+    assert_eq!(twin.ask(&rename, &[root.as_fd(), root.as_fd()]).map(drop), rofs);
+    let mode = SetAttr { changes: Changes { mode: Some(Mode::new(0)), ..Changes::default() } };
+    assert_eq!(twin.ask(&mode, &node).map(drop), rofs);
+    let set = SetXattr { name: XattrName::new(b"user.a").unwrap(), flags: XattrFlags::empty() };
+    assert_eq!(twin.ask_as(Caller::Root, &set, &node, b"x").map(drop), rofs);
+    assert_eq!(twin.ask(&RemoveXattr { name: XattrName::new(b"user.a").unwrap() }, &node).map(drop), rofs);
+    assert_eq!(twin.ask(&SetFlags { flags: 0x40 }, &node).map(drop), rofs);
+    assert_eq!(twin.ask(&SetFsx { fsx: Fsx::default() }, &node).map(drop), rofs);
+    assert_eq!(twin.ask_as(Caller::Root, &Write { offset: 0 }, &node, b"J").map(drop), rofs);
+    assert_eq!(twin.ask(&Fallocate { mode: 0, offset: 0, length: 100 }, &node).map(drop), rofs);
+    let copy = CopyRange { from_offset: 0, to_offset: 5, length: 1 };
+    assert_eq!(twin.ask(&copy, &[file.as_fd(), file.as_fd()]).map(drop), rofs);
+    for flags in [OpenFlags::WRITE, OpenFlags::READ | OpenFlags::TRUNC, OpenFlags::WRITE | OpenFlags::APPEND] {
+        assert_eq!(twin.ask(&open_for(flags), &node).map(drop), rofs, "{flags:?}");
+    }
+    let (_, dir, _) = twin.ask(&OpenDir {}, &at).unwrap();
+    let made = openat(&dir[0], "new", OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, HostMode::from(0o644));
+    assert_eq!(made.map(drop), Err(rustix::io::Errno::ROFS));
+    let (_, file, _) = twin.ask(&open_for(OpenFlags::READ), &node).unwrap();
+    assert_eq!(rustix::fs::fchmod(&file[0], HostMode::from(0o777)), Err(rustix::io::Errno::ROFS));
+    assert_eq!((twin.host.stat("f"), twin.host.stat("")), before);
+}
+
+// open(2): a donated descriptor has the mode that was asked for
+#[apply(promise)]
+fn a_donated_descriptor_can_do_no_more_than_was_asked(on: Kind) {
+    let mut twin = Twin::new(on);
+    twin.host.write("f", b"hello");
+    let file = twin.pin("f");
+    let (_, read, _) = twin.ask(&open_for(OpenFlags::READ), &[file.as_fd()]).unwrap();
+    assert_eq!(rustix::io::write(&read[0], b"x"), Err(rustix::io::Errno::BADF));
+    let (_, write, _) = twin.ask(&open_for(OpenFlags::WRITE), &[file.as_fd()]).unwrap();
+    assert_eq!(rustix::io::read(&write[0], &mut [0; 1][..]), Err(rustix::io::Errno::BADF));
+    assert_eq!(twin.host.read("f"), b"hello");
+}
+
+// user_namespaces(7): an id outside the map: EOVERFLOW to create, EINVAL to give away
+#[apply(promise)]
+fn an_id_outside_the_map_cannot_be_assumed(on: Kind) {
+    let mut twin = Twin::new(on);
+    let Some(unmapped) = twin.host.unmapped_id() else {
+        return assert!(!on.has_map(), "every id of the guest is an id of the host");
+    };
+    twin.host.write("f", b"");
+    let (root, file) = (twin.root.try_clone().unwrap(), twin.pin("f"));
+    let overflow = Err(Errno::EOVERFLOW);
+    assert_eq!(twin.ask_as(user(unmapped), &mkdir("d"), &[root.as_fd()], b"").map(drop), overflow);
+    assert_eq!(twin.ask_as(user(unmapped), &create("g", 0o644), &[root.as_fd()], b"").map(drop), overflow);
+    let group = Caller::User { uid: GuestUid(1), gid: GuestGid(1), group: Some(GuestGid(unmapped)) };
+    let member = twin.ask_as(group, &mkdir("e"), &[root.as_fd()], b"");
+    assert!(member.is_err() || twin.host.stat("e").owner == ids(1, 1));
+    let give = Changes { uid: Some(GuestUid(unmapped)), ..Changes::default() };
+    assert_eq!(twin.ask(&SetAttr { changes: give }, &[file.as_fd()]).map(drop), Err(Errno::EINVAL));
+    let give = Changes { gid: Some(GuestGid(unmapped)), ..Changes::default() };
+    assert_eq!(twin.ask(&SetAttr { changes: give }, &[file.as_fd()]).map(drop), Err(Errno::EINVAL));
+    assert_eq!(twin.host.stat("f").owner, ids(0, 0));
+}
+
+// capabilities(7): a root of a user namespace has no CAP_MKNOD that counts; the host form is told by option
+#[apply(promise)]
+fn a_device_is_made_by_a_root_of_the_host_only(on: Kind) {
+    let mut twin = Twin::new(on);
+    let root = twin.root.try_clone().unwrap();
+    let kind = NodeKind::new(libc::S_IFCHR, Dev { major: 1, minor: 3 }).unwrap();
+    let null = Mknod { name: name("null"), kind, mode: Mode::new(0o666), umask: Mode::new(0) };
+    let made = twin.ask(&null, &[root.as_fd()]).map(drop);
+    assert_eq!(made, if on.in_user_namespace() { Err(Errno::EPERM) } else { Ok(()) });
+}
+
+// xattr(7): the helper reaches no attribute that the share's root may not
+#[apply(promise)]
+fn trusted_attributes_are_out_of_reach(on: Kind) {
+    let mut twin = Twin::new(on);
+    twin.host.write("f", b"");
+    twin.host.setxattr("f", "trusted.secret", b"x");
+    let file = twin.pin("f");
+    let secret = || XattrName::new(b"trusted.secret").unwrap();
+    assert!(twin.ask(&GetXattr { name: secret(), size: 100 }, &[file.as_fd()]).is_err());
+    let set = SetXattr { name: secret(), flags: XattrFlags::empty() };
+    assert!(twin.ask_as(Caller::Root, &set, &[file.as_fd()], b"y").is_err());
+    assert!(twin.ask(&RemoveXattr { name: secret() }, &[file.as_fd()]).is_err());
+    let (_, _, names) = twin.ask(&ListXattr { size: 1000 }, &[file.as_fd()]).unwrap();
+    assert_eq!(names, b"");
+    assert_eq!(twin.host.getxattr("f", "trusted.secret").unwrap(), b"x");
+}
+
+// DESIGN 1: "nothing between two requests": what comes along with requests does not stay
+#[apply(promise)]
+fn descriptors_do_not_pile_up_in_the_helper(on: Kind) {
+    let mut twin = Twin::new(on);
+    twin.host.mkdir("d");
+    let dir = twin.pin("d");
+    let open = |twin: &Twin| std::fs::read_dir(format!("/proc/{}/fd", twin.helper())).unwrap().count();
+    let rounds = |twin: &mut Twin| {
+        for _ in 0..100 {
+            twin.ask(&OpenDir {}, &[dir.as_fd()]).unwrap();
+            assert_eq!(twin.ask(&Rmdir { name: name("none") }, &[dir.as_fd()]).map(drop), Err(Errno::ENOENT));
+        }
+        open(twin)
+    };
+    let first = rounds(&mut twin);
+    assert_eq!(rounds(&mut twin), first);
+}
+
+// DESIGN 1: "If the helper dies, the warden starts another and hands over new channels"
+#[apply(promise)]
+fn a_helper_that_is_killed_is_replaced(on: Kind) {
+    let mut twin = Twin::new(on);
+    let root = twin.root.try_clone().unwrap();
+    for round in 0..3 {
+        twin.ask(&mkdir(&format!("d{round}")), &[root.as_fd()]).unwrap();
+        let helper = nix::unistd::Pid::from_raw(twin.helper() as i32);
+        nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL).unwrap();
+        twin.renew();
+    }
+    twin.ask(&mkdir("last"), &[root.as_fd()]).unwrap();
+    assert_eq!(twin.host.list("").len(), 4);
+}
+
+// DESIGN 1: a server that is gone takes its helper along
+#[apply(promise)]
+fn nothing_outlives_the_server(on: Kind) {
+    let (scratch, socket, mut warden) = twin::start(on, &[]);
+    send_hello(&socket, &Hello { version: VERSION, channels: 2, wants_map: false }).unwrap();
+    assert!(matches!(receive_news(&socket), Ok(News::Welcome(_))), "{}", scratch.log());
+    let helper = twin::children(warden.id()).pop().unwrap();
+    drop(socket);
+    assert!(twin::ends(&mut warden));
+    let gone = || !std::path::Path::new(&format!("/proc/{helper}")).exists();
+    assert!(
+        (0..1000).any(|_| gone() || {
+            std::thread::sleep(Duration::from_millis(2));
+            false
+        }),
+        "helper {helper}"
+    );
+}
+
+// postern-ipc: the handshake: a version both know, as many channels as there may be
+#[apply(promise)]
+fn a_greeting_that_makes_no_sense_is_refused(on: Kind) {
+    let good = Hello { version: VERSION, channels: 1, wants_map: false };
+    let bad = [
+        Hello { version: VERSION + 1, ..good },
+        Hello { channels: 0, ..good },
+        Hello { channels: CHANNELS_MAX + 1, ..good },
+        Hello { channels: u16::MAX, ..good },
+    ];
+    for hello in bad {
+        let (_scratch, socket, mut warden) = twin::start(on, &[]);
+        send_hello(&socket, &hello).unwrap();
+        assert!(matches!(receive_news(&socket), Ok(News::Refused(_)) | Err(Errno::ECONNRESET)), "{hello:?}");
+        assert!(twin::ends(&mut warden), "{hello:?}");
+    }
+    let (_scratch, mut socket, mut warden) = twin::start(on, &[]);
+    std::io::Write::write_all(&mut socket, &[0x55; 512]).unwrap();
+    assert!(twin::ends(&mut warden));
+}
+
+// postern-ipc: after the greeting the server has nothing to say on that socket
+#[apply(promise)]
+fn a_server_that_speaks_out_of_turn_is_the_end(on: Kind) {
+    let mut twin = Twin::new(on);
+    std::io::Write::write_all(&mut twin.socket, b"hello again").unwrap();
+    twin.assert_ended();
+}
