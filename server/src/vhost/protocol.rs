@@ -108,7 +108,7 @@ impl Connection {
         let event_idx = self.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         let ring = Ring::find(&self.memory, setting.size, setting.at?, event_idx);
         if ring.is_none() {
-            log::warn!("queue {index}: its ring is not within a region of the memory that the VMM shares");
+            log::warn!("queue {index}: its ring is not within a region of shared memory: {SHARE}");
         }
         ring.map(Arc::new)
     }
@@ -132,18 +132,16 @@ impl Connection {
     fn remap(&mut self, memory: Memory) {
         self.memory = Arc::new(memory);
         for index in 0..self.queues.len() {
-            let running = self.settings.get(index).is_some_and(|setting| setting.running);
-            match (running, self.find_if(running, index), self.queues.get(index)) {
-                (true, Some(ring), Some(queue)) => queue.rebase(&ring, &self.memory),
-                (true, None, _) => self.stop(index),
-                // A ring that had to wait for its memory; why it still cannot start was logged.
-                _ => drop(self.settle(index)),
+            if !self.settings.get(index).is_some_and(|setting| setting.running) {
+                // One that had to wait for its memory; why it still cannot start was logged.
+                let _ = self.settle(index);
+                continue;
+            }
+            match (self.find(index), self.queues.get(index)) {
+                (Some(ring), Some(queue)) => queue.rebase(&ring, &self.memory),
+                _ => self.stop(index),
             }
         }
-    }
-
-    fn find_if(&self, wanted: bool, index: usize) -> Option<Arc<Ring>> {
-        if wanted { self.find(index) } else { None }
     }
 
     fn map(region: &VhostUserMemoryRegion, file: File) -> Result<Region> {

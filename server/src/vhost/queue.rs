@@ -55,8 +55,8 @@ struct Front {
     request: Request,
     /// The guest has not broken the ring.
     enabled: bool,
-    /// Something was in it, or it was said that nothing is.
-    heard: bool,
+    /// Kicks for nothing while nothing has ever been in it.
+    silent: u8,
 }
 
 /// How answers leave.
@@ -131,7 +131,7 @@ impl Queue {
     pub(super) fn start(&self, ring: &Arc<Ring>, memory: &Arc<Memory>, base: u16) -> std::result::Result<(), Broken> {
         let used = Used::new(Arc::clone(ring))?;
         let available = Available::new(Arc::clone(ring), Arc::clone(memory), base);
-        let front = Front { available, request: Request::new(self.index), enabled: true, heard: false };
+        let front = Front { available, request: Request::new(self.index), enabled: true, silent: 0 };
         self.with_front(|slot| {
             lock(&self.back).used = Some(used);
             *slot = Some(front);
@@ -240,12 +240,15 @@ impl Queue {
 
 impl Front {
     /// The guest has kicked. If it never made anything available that we could see, it probably did so in memory that
-    /// only the VMM has.
+    /// only the VMM has. The first such kick does not count: QEMU kicks once when it starts a ring.
     fn hear(&mut self, index: usize) {
-        if !std::mem::replace(&mut self.heard, true) && self.available.is_untouched() {
-            log::warn!(
-                "queue {index}: the guest kicks, but its ring is empty; if it hangs, its memory is not shared: {SHARE}"
-            );
+        if self.silent < 2 && self.available.is_untouched() {
+            self.silent = self.silent.saturating_add(1);
+            if self.silent == 2 {
+                log::warn!(
+                    "queue {index}: kicks for an empty ring: if the guest hangs, its memory is not shared: {SHARE}"
+                );
+            }
         }
     }
 }
