@@ -104,8 +104,9 @@ impl Guest {
         let console = place.path().join("console");
         let machine = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/guest/qemu"))
             .arg(kernel.name())
-            .args(sockets.map(|(tag, socket)| format!("{tag}={}", existing(socket).display())))
+            .args(sockets.map(|(tag, socket)| format!("{tag}={}", listening(socket).display())))
             .env("CONSOLE", &console)
+            .env("QUEUES", if kind.is_postern() { "2" } else { "1" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(&console).unwrap())
@@ -185,11 +186,13 @@ impl Drop for Guest {
     }
 }
 
-/// Waits for a server's socket.
-fn existing(socket: &Path) -> &Path {
+/// Waits until a server listens there.
+fn listening(socket: &Path) -> &Path {
+    let end = format!(" {}", socket.display());
+    let accepts = |line: &str| line.ends_with(&end) && line.split(' ').nth(3) == Some("00010000"); // SO_ACCEPTCON
     let start = Instant::now();
-    while !socket.exists() {
-        assert!(start.elapsed() < PATIENCE, "no server at {}", socket.display());
+    while !fs::read_to_string("/proc/net/unix").unwrap().lines().any(accepts) {
+        assert!(start.elapsed() < PATIENCE, "no server listens at {}", socket.display());
         sleep(Duration::from_millis(10));
     }
     socket
