@@ -31,6 +31,8 @@ fn main() -> ExitCode {
 fn serve(args: &Virtiofs) -> std::result::Result<(), Fatal> {
     let process = &args.process;
     journal::open("postern-server", process.log_level, process.syslog)?;
+    // The standard hook may look for symbols in files, which a filter answers by killing.
+    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     let socket = launch::socket(&args.socket)?;
     let helper = launch::helper(&args.share, process)?;
     confine::step_down(process)?;
