@@ -25,7 +25,7 @@ pub trait Op: Serialize + DeserializeOwned + std::fmt::Debug {
     /// The answer.
     type Reply: Serialize + DeserializeOwned + std::fmt::Debug;
     /// Descriptors given back, in the order of the row.
-    type Gives<T>: AsRef<[T]> + TryFrom<Vec<T>>;
+    type Gives<T>: AsRef<[T]> + TryFrom<Vec<T>> + IntoIterator<Item = T>;
     /// Most bytes of bulk data the answer brings.
     const REPLY_DATA: usize;
     /// Doing it twice is the same as doing it once.

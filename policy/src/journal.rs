@@ -3,7 +3,9 @@
 //! Opened before the walls are raised; nothing is opened afterwards.
 
 use std::io::Write;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use postern_ipc::Errno;
@@ -15,10 +17,13 @@ const SOCKET: &str = "/dev/log";
 /// LOG_DAEMON of syslog(3), which a line's priority carries above its severity.
 const FACILITY: u32 = 3 << 3;
 
+#[derive(Debug)]
 struct Journal {
     program: &'static str,
     system: Option<UnixDatagram>,
 }
+
+static JOURNAL: OnceLock<Journal> = OnceLock::new();
 
 /// From now on log lines of `level` and worse are written, to syslog if so asked.
 ///
@@ -26,10 +31,15 @@ struct Journal {
 /// If the system's log cannot be reached.
 pub fn open(program: &'static str, level: LevelFilter, syslog: bool) -> Result<(), Fatal> {
     let system = syslog.then(connect).transpose()?;
-    let journal: &'static Journal = Box::leak(Box::new(Journal { program, system }));
+    let journal = JOURNAL.get_or_init(|| Journal { program, system });
     log::set_logger(journal).map_err(|_| Errno::EBUSY).step("open the log twice")?;
     log::set_max_level(level);
     Ok(())
+}
+
+/// The descriptor that must stay open for the system's log, if it is used.
+pub fn descriptor() -> Option<BorrowedFd<'static>> {
+    JOURNAL.get()?.system.as_ref().map(|socket| socket.as_fd())
 }
 
 fn connect() -> Result<UnixDatagram, Fatal> {

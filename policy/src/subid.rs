@@ -46,14 +46,15 @@ pub fn map(own: u32, grants: &[Grant]) -> Result<IdMap, BadMap> {
     IdMap::new(extents)
 }
 
-/// Whether every host id of `map` is somebody's subordinate id, so that no user of the host has it.
-pub fn covers(grants: &[Grant], map: &IdMap) -> bool {
-    map.extents().iter().all(|extent| {
+/// The ranges of `map` that are nobody's subordinate ids, so that users of the host may have them.
+pub fn others(grants: &[Grant], map: &IdMap) -> Vec<Extent> {
+    let covered = |extent: &Extent| {
         grants.iter().any(|grant| {
             grant.first <= extent.outside
                 && extent.outside.saturating_add(extent.count) <= grant.first.saturating_add(grant.count)
         })
-    })
+    };
+    map.extents().iter().copied().filter(|extent| !covered(extent)).collect()
 }
 
 #[cfg(test)]
@@ -78,10 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn a_map_of_subordinate_ids_names_no_user_of_the_host() {
+    fn what_is_nobodys_subordinate_id_may_be_a_users_own() {
         let given = all(FILE);
-        assert!(covers(&given, &IdMap::new(vec![Extent { inside: 0, outside: 100_000, count: 65_536 }]).unwrap()));
-        assert!(!covers(&given, &IdMap::single(1000)));
-        assert!(!covers(&given, &IdMap::identity("0 0 4294967295").unwrap()));
+        let map = map(1000, &given[..1]).unwrap();
+        assert_eq!(others(&given, &map), [Extent { inside: 0, outside: 1000, count: 1 }]);
+        assert_eq!(others(&[], &map).len(), 2);
+        assert!(
+            others(&given, &IdMap::new(vec![Extent { inside: 0, outside: 100_000, count: 9 }]).unwrap()).is_empty()
+        );
     }
 }

@@ -1,0 +1,125 @@
+//! The command line. postern-helper(8) is its reference.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use log::LevelFilter;
+use postern_policy::idmap::Extent;
+use postern_policy::right::Rights;
+use postern_policy::sandbox::seccomp::Mode;
+
+/// Does the credentialed file access of one share, asked by a postern-server.
+#[derive(Parser, Debug)]
+#[command(name = "postern-helper", version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// Descriptor of a connected Unix socket (stream or seqpacket) whose other end is the server's
+    #[arg(long, value_name = "N")]
+    pub(crate) sock_fd: RawFd,
+
+    /// The directory to share
+    #[arg(long, value_name = "DIR")]
+    pub(crate) shared_dir: PathBuf,
+
+    /// Host user ids of the guest's; as often as there are ranges
+    #[arg(long, value_name = ":INSIDE:OUTSIDE:COUNT:")]
+    pub(crate) uid_map: Vec<Extent>,
+
+    /// Host group ids of the guest's; as often as there are ranges
+    #[arg(long, value_name = ":INSIDE:OUTSIDE:COUNT:")]
+    pub(crate) gid_map: Vec<Extent>,
+
+    /// Nothing of the share may be changed
+    #[arg(long)]
+    pub(crate) readonly: bool,
+
+    /// Who guest root is: root of the mapped ids only, or the host's root
+    #[arg(long, value_name = "FORM", default_value = "userns", conflicts_with_all = ["uid_map", "gid_map"])]
+    pub(crate) identity: Form,
+
+    /// The guest may make set-id files although host users can execute them
+    #[arg(long)]
+    pub(crate) allow_setid: bool,
+
+    /// The guest may make device nodes although host users can open them (needs --identity=host)
+    #[arg(long)]
+    pub(crate) allow_devices: bool,
+
+    /// Most descriptors the helper may have open
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(256..))]
+    pub(crate) rlimit_nofile: u64,
+
+    /// off, error, warn, info or debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: LevelFilter,
+
+    /// Log to the system's log
+    #[arg(long)]
+    pub(crate) syslog: bool,
+
+    /// What becomes of a process that makes a system call it has no need of: kill, log or none
+    #[arg(long, value_name = "MODE", default_value_t = Mode::Kill)]
+    pub(crate) seccomp: Mode,
+
+    /// Go without Landlock
+    #[arg(long)]
+    pub(crate) no_landlock: bool,
+
+    /// Keep the host's root directory
+    #[arg(long)]
+    pub(crate) no_empty_root: bool,
+}
+
+/// Values of `--identity`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Form {
+    /// In a user namespace whose map is the share's
+    Userns,
+    /// As the host's root
+    Host,
+}
+
+impl Args {
+    /// What the share grants.
+    pub(crate) fn rights(&self) -> Rights {
+        if self.readonly { Rights::READ } else { Rights::READ_WRITE }
+    }
+
+    /// Whatever weakens the walls says so.
+    pub(crate) fn warn_of_weakness(&self) {
+        if self.seccomp != Mode::Kill {
+            log::warn!("--seccomp={}: system calls outside the helper's list are not stopped", self.seccomp);
+        }
+        let flags = [
+            (self.no_landlock, "--no-landlock: paths outside the share are not kept from the helper by landlock"),
+            (self.no_empty_root, "--no-empty-root: the helper's root is the host's"),
+            (self.identity == Form::Host, "--identity=host: guest root is the host's root"),
+            (self.allow_setid, "--allow-setid: set-id files that the guest makes work on the host"),
+            (self.allow_devices, "--allow-devices: device nodes that the guest makes work on the host"),
+        ];
+        flags.iter().filter(|(set, _)| *set).for_each(|(_, text)| log::warn!("{text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn maps_are_given_range_by_range_and_not_for_host_root() {
+        let line = |more: &[&str]| {
+            Args::try_parse_from(["postern-helper", "--sock-fd=3", "--shared-dir=/x"].iter().chain(more))
+        };
+        let args = line(&["--uid-map=:0:1000:1:", "--uid-map", ":1:100000:65536:"]).unwrap();
+        assert_eq!((args.uid_map.len(), args.gid_map.len(), args.identity), (2, 0, Form::Userns));
+        assert!(line(&["--uid-map=:0:1000:1:", "--identity=host"]).is_err());
+        assert!(line(&["--uid-map=0:1000:1"]).is_err());
+        assert!(line(&["--rlimit-nofile=3"]).is_err());
+    }
+}

@@ -1,0 +1,169 @@
+//! What a guest may plant for the host's users to step on.
+//!
+//! The clone's attributes protect whoever comes through the clone. By the host's own path a set-id file works, so does
+//! a device node. Where the mapped ids are real users' (all of them, or the host's root itself) such things are
+//! refused with EPERM, unless they do nothing on the host's mount either, or no other user can reach the directory, or
+//! an option allows them.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::libc;
+use postern_ipc::attr::{Mode, NodeKind};
+use postern_ipc::name::XattrName;
+use postern_ipc::{Errno, Result};
+use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::idmap::Extent;
+use postern_policy::sandbox::namespace::User;
+use rustix::fs::{AtFlags, Mode as Bits, OFlags, StatxFlags, openat, statx};
+
+use crate::args::Args;
+use crate::clone::Source;
+use crate::identity::Identity;
+
+/// What is allowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Guard {
+    /// Set-user-id and set-group-id bits of files, and file capabilities.
+    pub(crate) setid: bool,
+    /// Device nodes other than whiteouts.
+    pub(crate) devices: bool,
+}
+
+/// Set-id bits.
+const SETID: u32 = libc::S_ISUID | libc::S_ISGID;
+
+impl Guard {
+    /// Decides for a share. `closed` says that no other user can reach the directory.
+    pub(crate) fn decide(args: &Args, identity: &Identity, source: Source, closed: bool) -> Self {
+        let real = identity.real.iter().any(|extents| !extents.is_empty());
+        let setid = !real || args.allow_setid || source.nosuid || closed;
+        // Elsewhere the kernel refuses device nodes: no capability of a user namespace makes one.
+        let host = identity.namespace == User::Stay;
+        let guard = Self { setid, devices: host && (args.allow_devices || source.nodev || closed) };
+        if !guard.setid {
+            log::info!(
+                "set-id bits and file capabilities give EPERM: host users can reach {} (--allow-setid allows them)",
+                args.shared_dir.display()
+            );
+        }
+        if host && !guard.devices {
+            log::info!(
+                "device nodes give EPERM: host users can reach {} (--allow-devices allows them)",
+                args.shared_dir.display()
+            );
+        }
+        guard
+    }
+
+    /// Whether a file may be made with these permission bits.
+    pub(crate) fn file_mode(self, mode: Mode) -> Result<()> {
+        self.new_mode(mode, 0)
+    }
+
+    /// Whether a file with the bits `old` may get these; what it has it may keep.
+    pub(crate) fn new_mode(self, mode: Mode, old: u32) -> Result<()> {
+        let planted = mode.bits() & SETID & !old != 0;
+        if planted && !self.setid { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    /// Whether such a node may be made. A character device 0:0 is a whiteout and opens nothing.
+    pub(crate) fn node(self, kind: NodeKind) -> Result<()> {
+        match kind {
+            NodeKind::File | NodeKind::Fifo | NodeKind::Socket => Ok(()),
+            NodeKind::Char(dev) if (dev.major, dev.minor) == (0, 0) => Ok(()),
+            NodeKind::Char(_) | NodeKind::Block(_) if self.devices => Ok(()),
+            NodeKind::Char(_) | NodeKind::Block(_) => Err(Errno::EPERM),
+        }
+    }
+
+    /// Whether such an attribute may be set.
+    pub(crate) fn xattr(self, name: &XattrName) -> Result<()> {
+        if name.as_bytes() == b"security.capability" && !self.setid { Err(Errno::EPERM) } else { Ok(()) }
+    }
+}
+
+/// Whether some directory from `dir` up to the root lets only its owner through, and that is root or the one real user
+/// whose ids are mapped anyway.
+pub(crate) fn closed(dir: &OwnedFd, identity: &Identity) -> std::result::Result<bool, Fatal> {
+    let step = "judge who can reach the shared directory";
+    let mut dir = dir.try_clone().step(step)?;
+    loop {
+        let stat = stat(&dir).step(step)?;
+        if stat.only_owner && (stat.owner == 0 || alone(&identity.real, stat.owner)) {
+            return Ok(true);
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let above = openat(&dir, c"..", flags, Bits::empty()).step(step)?;
+        if self::stat(&above).step(step)?.place == stat.place {
+            return Ok(false);
+        }
+        dir = above;
+    }
+}
+
+/// The one user of the host whose id is mapped is `owner`.
+fn alone([users, _]: &[Vec<Extent>; 2], owner: u32) -> bool {
+    matches!(users[..], [user] if user.outside == owner && user.count == 1)
+}
+
+struct Stat {
+    place: (u64, u64, u32, u32),
+    owner: u32,
+    only_owner: bool,
+}
+
+fn stat(dir: impl AsFd) -> Result<Stat> {
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let stat = statx(dir, c"", AtFlags::EMPTY_PATH, mask)?;
+    let through = u32::from(stat.stx_mode) & (libc::S_IXGRP | libc::S_IXOTH);
+    Ok(Stat {
+        place: (stat.stx_mnt_id, stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor),
+        owner: stat.stx_uid,
+        only_owner: through == 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postern_ipc::attr::Dev;
+
+    const REFUSES: Guard = Guard { setid: false, devices: false };
+    const ALLOWS: Guard = Guard { setid: true, devices: true };
+
+    #[test]
+    fn set_id_bits_are_refused_unless_they_are_there_already() {
+        assert_eq!(REFUSES.file_mode(Mode::new(0o4755)), Err(Errno::EPERM));
+        assert_eq!(REFUSES.new_mode(Mode::new(0o2755), 0o2777), Ok(()));
+        assert_eq!(REFUSES.new_mode(Mode::new(0o6755), 0o2777), Err(Errno::EPERM));
+        assert_eq!(REFUSES.file_mode(Mode::new(0o1777)), Ok(()));
+        assert_eq!(ALLOWS.file_mode(Mode::new(0o6755)), Ok(()));
+    }
+
+    #[test]
+    fn of_devices_only_whiteouts_may_be_made() {
+        assert_eq!(REFUSES.node(NodeKind::Char(Dev { major: 0, minor: 0 })), Ok(()));
+        assert_eq!(REFUSES.node(NodeKind::Char(Dev { major: 1, minor: 3 })), Err(Errno::EPERM));
+        assert_eq!(REFUSES.node(NodeKind::Block(Dev { major: 0, minor: 0 })), Err(Errno::EPERM));
+        assert_eq!(REFUSES.node(NodeKind::Fifo), Ok(()));
+    }
+
+    #[test]
+    fn file_capabilities_count_as_set_id_bits() {
+        let name = |name: &str| XattrName::new(name.as_bytes()).unwrap();
+        assert_eq!(REFUSES.xattr(&name("security.capability")), Err(Errno::EPERM));
+        assert_eq!(REFUSES.xattr(&name("user.capability")), Ok(()));
+    }
+
+    #[test]
+    fn a_directory_of_the_only_mapped_user_is_closed_to_others() {
+        let users = |users: &[(u32, u32)]| {
+            let extent = |&(outside, count)| Extent { inside: 0, outside, count };
+            [users.iter().map(extent).collect(), vec![]]
+        };
+        assert!(alone(&users(&[(1000, 1)]), 1000));
+        assert!(!alone(&users(&[(1000, 1)]), 1001));
+        assert!(!alone(&users(&[(0, 65_536)]), 0));
+        assert!(!alone(&users(&[(1000, 1), (1001, 1)]), 1000));
+    }
+}

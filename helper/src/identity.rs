@@ -1,0 +1,239 @@
+//! Whose ids the share's are: the map, who may write it, and the id that the server gets for itself.
+//!
+//! - started by root with a map: that map; without one: every id is itself; either in a user namespace;
+//! - started by root with `--identity=host`: the host's own ids, no user namespace;
+//! - started by an ordinary user: the map given, else guest root is the user and the subordinate ids follow, else the
+//!   user alone.
+
+use std::fmt;
+
+use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::idmap::{Extent, IdMap, IdMaps};
+use postern_policy::sandbox::namespace::User;
+use postern_policy::subid::{self, Grant};
+
+use crate::args::{Args, Form};
+use crate::mapper::{Tool, Writer};
+
+/// The user who owns nothing. Linux: overflowuid
+const NOBODY: u32 = 65534;
+
+/// The answer of this module for one share.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// Which ids of the guest are which of the host.
+    pub(crate) maps: IdMaps,
+    /// How user ids and group ids get into the kernel.
+    pub(crate) writers: [Writer; 2],
+    /// Whether the helper has a user namespace.
+    pub(crate) namespace: User,
+    /// Mapped user ids and group ids that users of the host may have: then set-id files matter to it.
+    pub(crate) real: [Vec<Extent>; 2],
+    /// Who started the helper.
+    by: Starter,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Starter {
+    Root,
+    User { uid: u32, gid: u32 },
+}
+
+/// Users or groups: each has its files and its tool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    User,
+    Group,
+}
+
+impl Kind {
+    fn here(self) -> &'static str {
+        match self {
+            Self::User => "/proc/self/uid_map",
+            Self::Group => "/proc/self/gid_map",
+        }
+    }
+
+    fn grants(self) -> &'static str {
+        match self {
+            Self::User => "/etc/subuid",
+            Self::Group => "/etc/subgid",
+        }
+    }
+
+    fn tool(self) -> &'static str {
+        match self {
+            Self::User => "newuidmap",
+            Self::Group => "newgidmap",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::Group => "group",
+        })
+    }
+}
+
+impl Identity {
+    /// Decides by who started the helper and what he said.
+    pub(crate) fn decide(args: &Args) -> Result<Self, Fatal> {
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        if uid.is_root() {
+            return Self::of_root(args);
+        }
+        if args.identity == Form::Host {
+            return Err(Fatal::new("be the host's root", "not started by it")
+                .hint("leave --identity=host out, or start the helper as root"));
+        }
+        Self::of_user(args, uid.as_raw(), gid.as_raw())
+    }
+
+    fn of_root(args: &Args) -> Result<Self, Fatal> {
+        let uids = given(Kind::User, &args.uid_map).unwrap_or_else(|| identity(Kind::User))?;
+        let gids = given(Kind::Group, &args.gid_map).unwrap_or_else(|| identity(Kind::Group))?;
+        let granted = |kind: Kind| subid::all(&std::fs::read_to_string(kind.grants()).unwrap_or_default());
+        let real = [subid::others(&granted(Kind::User), &uids), subid::others(&granted(Kind::Group), &gids)];
+        let namespace = if args.identity == Form::Host { User::Stay } else { User::New };
+        if namespace == User::New && uids.is_identity() {
+            log::info!("no id map given: every id is itself; device nodes and trusted.* attributes give EPERM");
+        }
+        let writers = [Writer::Direct, Writer::Direct];
+        Ok(Self { maps: IdMaps { uids, gids }, writers, namespace, real, by: Starter::Root })
+    }
+
+    fn of_user(args: &Args, uid: u32, gid: u32) -> Result<Self, Fatal> {
+        let (uids, by_uid) = user_map(Kind::User, &args.uid_map, uid, uid)?;
+        let (gids, by_gid) = user_map(Kind::Group, &args.gid_map, uid, gid)?;
+        Ok(Self {
+            maps: IdMaps { uids, gids },
+            writers: [by_uid, by_gid],
+            namespace: User::New,
+            real: [vec![], vec![]],
+            by: Starter::User { uid, gid },
+        })
+    }
+
+    /// The map of the server's user namespace, and its own ids inside. `server` are its ids on the host.
+    pub(crate) fn for_server(&self, server: (u32, u32)) -> Result<(IdMaps, u32, u32), Fatal> {
+        let (uids, uid, gids, gid) = match self.by {
+            Starter::Root => {
+                let (uids, uid) = beside(&self.maps.uids, server.0)?;
+                let (gids, gid) = beside(&self.maps.gids, server.1)?;
+                (uids, uid, gids, gid)
+            }
+            Starter::User { uid, gid } => {
+                let maps = self.maps.clone();
+                let (uid, gid) = (apart(&maps.uids, uid), apart(&maps.gids, gid));
+                (maps.uids, uid, maps.gids, gid)
+            }
+        };
+        if uid == 0 {
+            log::warn!("the server has no user id of its own: it shares guest root's");
+        }
+        Ok((IdMaps { uids, gids }, uid, gid))
+    }
+}
+
+fn given(kind: Kind, extents: &[Extent]) -> Option<Result<IdMap, Fatal>> {
+    (!extents.is_empty()).then(|| {
+        let step = format!("use the {kind} map given");
+        let map = IdMap::new(extents.to_vec()).map_err(|why| Fatal::new(&step, why))?;
+        match map.outward(0) {
+            Some(_) => Ok(map),
+            None => Err(Fatal::new(&step, "guest root is not mapped").hint("give a range whose INSIDE is 0")),
+        }
+    })
+}
+
+fn identity(kind: Kind) -> Result<IdMap, Fatal> {
+    let step = format!("map every {kind} id to itself");
+    let here = std::fs::read_to_string(kind.here()).step(&step)?;
+    IdMap::identity(&here).map_err(|why| Fatal::new(step, why))
+}
+
+/// The map of an ordinary user, and who writes it. Without subordinate ids, or without the tool for them, one id.
+fn user_map(kind: Kind, extents: &[Extent], uid: u32, own: u32) -> Result<(IdMap, Writer), Fatal> {
+    if let Some(map) = given(kind, extents) {
+        let map = map?;
+        let writer = if map == IdMap::single(own) { Writer::Direct } else { Writer::Tool(Tool::find(kind.tool())?) };
+        return Ok((map, writer));
+    }
+    match granted(kind, uid).and_then(|grants| Ok((grants, Tool::find(kind.tool())?))) {
+        Ok((grants, tool)) => {
+            let map = subid::map(own, &grants).map_err(|why| Fatal::new(format!("use {}", kind.grants()), why))?;
+            Ok((map, Writer::Tool(tool)))
+        }
+        Err(why) => {
+            log::warn!("one {kind} id only, guest root's: {why}");
+            Ok((IdMap::single(own), Writer::Direct))
+        }
+    }
+}
+
+fn granted(kind: Kind, uid: u32) -> Result<Vec<Grant>, Fatal> {
+    let file = std::fs::read_to_string(kind.grants()).unwrap_or_default();
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    let grants = subid::grants(&file, user.as_ref().map(|user| user.name.as_str()), uid);
+    if grants.is_empty() {
+        let what = format!("use subordinate {kind} ids");
+        return Err(Fatal::new(what, format!("{} gives user {uid} none", kind.grants()))
+            .hint("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 would"));
+    }
+    Ok(grants)
+}
+
+/// Root's share: the server is beside it with an id of its own, which is not the host's root.
+fn beside(map: &IdMap, server: u32) -> Result<(IdMap, u32), Fatal> {
+    let host = if server == 0 { NOBODY } else { server };
+    if let Some(inside) = map.inward(host) {
+        return Ok((map.clone(), inside));
+    }
+    let inside = if map.outward(NOBODY).is_none() { NOBODY } else { map.last_inside().saturating_add(1) };
+    let map = map.with(inside, host).map_err(|why| Fatal::new("give the server an id of its own", why))?;
+    Ok((map, inside))
+}
+
+/// A user's share: the last subordinate id is the server's; guest root's if there are none.
+fn apart(map: &IdMap, own: u32) -> u32 {
+    let subordinate = map.extents().iter().rev().find(|extent| extent.outside != own);
+    subordinate.map_or(0, |extent| extent.inside.saturating_add(extent.count.saturating_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(inside: u32, outside: u32, count: u32) -> IdMap {
+        IdMap::new(vec![Extent { inside, outside, count }]).unwrap()
+    }
+
+    #[test]
+    fn the_server_of_a_share_of_root_keeps_its_id_beside_the_mapped_ones() {
+        let (with, inside) = beside(&map(0, 100_000, 1000), 64_055).unwrap();
+        assert_eq!((inside, with.outward(65_534)), (NOBODY, Some(64_055)));
+        let (with, inside) = beside(&map(0, 100_000, 65_536), 64_055).unwrap();
+        assert_eq!((inside, with.outward(65_536)), (65_536, Some(64_055)));
+        assert_eq!(beside(&map(0, 0, u32::MAX), 64_055).unwrap(), (map(0, 0, u32::MAX), 64_055));
+    }
+
+    #[test]
+    fn a_server_that_is_the_hosts_root_becomes_nobody() {
+        let (with, inside) = beside(&map(0, 100_000, 1000), 0).unwrap();
+        assert_eq!((inside, with.outward(inside), with.inward(0)), (NOBODY, Some(NOBODY), None));
+        assert_eq!(beside(&map(0, 0, u32::MAX), 0).unwrap().1, NOBODY);
+    }
+
+    #[test]
+    fn the_server_of_a_users_share_has_the_last_subordinate_id() {
+        let both = IdMap::new(vec![
+            Extent { inside: 0, outside: 1000, count: 1 },
+            Extent { inside: 1, outside: 100_000, count: 65_536 },
+        ]);
+        assert_eq!(apart(&both.unwrap(), 1000), 65_536);
+        assert_eq!(apart(&IdMap::single(1000), 1000), 0);
+    }
+}

@@ -1,0 +1,139 @@
+//! Gets an id map into the kernel, from outside of the user namespace it is for. user_namespaces(7)
+//!
+//! Root writes it; an ordinary user has newuidmap(1) and newgidmap(1) write it, which are looked for at fixed places
+//! and never through $PATH; one id, his own, he may write himself.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+
+use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::idmap::{IdMap, IdMaps};
+use rustix::process::{Pid, WaitOptions, getpid, waitpid};
+
+use crate::sys;
+
+/// Where distributions put the tools.
+const PLACES: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+
+/// How a map gets into the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Writer {
+    /// By writing the file.
+    Direct,
+    /// By a program with the privilege to.
+    Tool(Tool),
+}
+
+/// newuidmap or newgidmap.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Tool(PathBuf);
+
+impl Tool {
+    /// Looks for it.
+    pub(crate) fn find(name: &str) -> Result<Self, Fatal> {
+        let candidates = PLACES.iter().map(|place| PathBuf::from(place).join(name));
+        candidates.into_iter().find(|path| path.is_file()).map(Self).ok_or_else(|| {
+            Fatal::new(format!("find {name}"), format!("not in {}", PLACES.join(", ")))
+                .hint("install the package uidmap")
+        })
+    }
+
+    fn run(&self, pid: Pid, map: &IdMap) -> Result<(), Fatal> {
+        let step = || format!("write a map by {}", self.0.display());
+        let mut command = Command::new(&self.0);
+        command.arg(pid.as_raw_nonzero().to_string()).args(map.arguments()).env_clear();
+        let output = command.output().step(step())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().escape_debug().to_string();
+        Err(Fatal::new(step(), said).hint("compare the map with /etc/subuid and /etc/subgid"))
+    }
+}
+
+/// Writes both maps for the user namespace of process `pid`, which has none yet.
+pub(crate) fn write(pid: Pid, maps: &IdMaps, [uids, gids]: &[Writer; 2]) -> Result<(), Fatal> {
+    // Without a privilege the kernel lets a user map his group only once nobody inside can leave groups.
+    if *gids == Writer::Direct && !nix::unistd::geteuid().is_root() {
+        put(pid, "setgroups", "deny")?;
+    }
+    one(pid, "gid_map", &maps.gids, gids)?;
+    one(pid, "uid_map", &maps.uids, uids)
+}
+
+fn one(pid: Pid, file: &str, map: &IdMap, writer: &Writer) -> Result<(), Fatal> {
+    match writer {
+        Writer::Direct => put(pid, file, &map.proc_text()),
+        Writer::Tool(tool) => tool.run(pid, map),
+    }
+}
+
+fn put(pid: Pid, file: &str, text: &str) -> Result<(), Fatal> {
+    let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+    // The kernel takes a map in one write only.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .step(format!("write \"{}\" to {path}", text.trim_end().escape_debug()))
+}
+
+/// A process that stays outside of the namespaces this one is about to enter, and maps this one from there.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    child: Pid,
+    wire: UnixStream,
+}
+
+impl Outside {
+    /// Starts it.
+    pub(crate) fn new(maps: &IdMaps, writers: &[Writer; 2]) -> Result<Self, Fatal> {
+        let step = "start a process that writes the id map";
+        let inside = getpid();
+        let (wire, theirs) = UnixStream::pair().step(step)?;
+        match sys::fork().step(step)? {
+            Some(child) => Ok(Self { child, wire }),
+            None => {
+                drop(wire);
+                serve(theirs, inside, maps, writers);
+                std::process::exit(0)
+            }
+        }
+    }
+
+    /// This process is in its user namespace now.
+    pub(crate) fn map(mut self) -> Result<(), Fatal> {
+        let step = "learn whether the id map is written";
+        self.wire.write_all(b"?").step(step)?;
+        let mut told = String::new();
+        self.wire.read_to_string(&mut told).step(step)?;
+        waitpid(Some(self.child), WaitOptions::empty()).step(step)?;
+        match told.as_str() {
+            "ok" => Ok(()),
+            "" => Err(Fatal::new(step, "the process that writes it is gone")),
+            _ => Err(Fatal::relayed(told)),
+        }
+    }
+}
+
+fn serve(mut wire: UnixStream, inside: Pid, maps: &IdMaps, writers: &[Writer; 2]) {
+    if wire.read_exact(&mut [0]).is_ok() {
+        let told = write(inside, maps, writers).map_or_else(|fatal| fatal.to_string(), |()| "ok".to_owned());
+        let _ = wire.write_all(told.as_bytes());
+    }
+}
+
+/// The user and group ids of a process as they are on this side.
+pub(crate) fn ids_of(pid: Pid) -> Result<(u32, u32), Fatal> {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    let step = || format!("read the server's ids from {path}");
+    let status = fs::read_to_string(&path).step(step())?;
+    let id = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    id("Uid:").zip(id("Gid:")).ok_or_else(|| Fatal::new(step(), "there are none"))
+}

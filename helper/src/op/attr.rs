@@ -1,0 +1,91 @@
+//! Changing attributes.
+
+use std::os::fd::OwnedFd;
+
+use nix::libc;
+use postern_ipc::attr::{Attr, Changes, Mode, TimeChange};
+use postern_ipc::id::Caller;
+use postern_ipc::op::{Answer, SetAttr};
+use postern_ipc::{Errno, Result};
+use postern_policy::right::Right;
+use postern_policy::sandbox::seccomp::Call;
+use rustix::fs::{
+    AtFlags, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, chmodat, chownat, ftruncate, utimensat,
+};
+use rustix::process::{Gid, Uid};
+
+use crate::op::keep;
+use crate::pin::Pin;
+use crate::serve::Serve;
+use crate::share::{self, Share};
+
+/// What chown(2) takes for "leave it", and so no id.
+const KEEP: u32 = u32::MAX;
+
+impl Serve for SetAttr {
+    const NEEDS: Right = Right::Write;
+    const CALLS: &'static [&'static [Call]] = &[
+        &[
+            Call::at(libc::SYS_fchownat, "changes the owner"),
+            Call::at(libc::SYS_fchmodat, "changes the permission bits, through the node's number"),
+            Call::at(libc::SYS_utimensat, "changes the times"),
+            Call::at(libc::SYS_ftruncate, "changes the size"),
+            share::WRITE,
+            share::BLOCKING,
+            share::WAIT,
+            share::STAT,
+        ],
+        keep::CALLS,
+    ];
+
+    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let Changes { uid, gid, mode, size, atime, mtime, kill_setid } = self.changes;
+        if uid.is_some() || gid.is_some() {
+            own(&node, uid.map(|uid| uid.0), gid.map(|gid| gid.0))?;
+        }
+        if let Some(mode) = mode {
+            permit(&node, mode, share)?;
+        }
+        if let Some(size) = size {
+            resize(&node, size, kill_setid, share)?;
+        }
+        if (atime, mtime) != (TimeChange::Keep, TimeChange::Keep) {
+            let times = Timestamps { last_access: time(atime), last_modification: time(mtime) };
+            utimensat(&node, c"", &times, AtFlags::EMPTY_PATH)?;
+        }
+        Ok((Attr::of(&node)?, [], vec![]))
+    }
+}
+
+fn own(node: &Pin, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    if uid == Some(KEEP) || gid == Some(KEEP) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(chownat(node, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)?)
+}
+
+/// EOPNOTSUPP for a symbolic link, as every kernel from 6.6 on says.
+fn permit(node: &Pin, mode: Mode, share: &Share) -> Result<()> {
+    if node.is_symlink() {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if !share.guard.setid && !node.is_dir() {
+        share.guard.new_mode(mode, Attr::of(node)?.mode)?;
+    }
+    Ok(chmodat(&share.numbers, Share::number(node), rustix::fs::Mode::from_raw_mode(mode.bits()), AtFlags::empty())?)
+}
+
+/// By opening, because truncate(2) would wait for the holder of a lease.
+fn resize(node: &Pin, size: u64, kill_setid: bool, share: &Share) -> Result<()> {
+    node.require_file().map_err(|errno| if errno == Errno::EISDIR { errno } else { Errno::EINVAL })?;
+    let file = share.open(node, OFlags::WRONLY)?;
+    keep::setid(&file, kill_setid, share, || Ok(ftruncate(&file, size)?))
+}
+
+fn time(change: TimeChange) -> Timespec {
+    match change {
+        TimeChange::Keep => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        TimeChange::Now => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        TimeChange::At(time) => Timespec { tv_sec: time.sec, tv_nsec: i64::from(time.nsec) },
+    }
+}

@@ -1,0 +1,136 @@
+//! Extended attributes. The calls take paths only, so the working directory of each serving thread is the process's
+//! /proc/self/fd, and the path is the node's number there. It leads to the very node, a symbolic link included.
+
+use std::os::fd::OwnedFd;
+
+use nix::libc;
+use postern_ipc::attr::{Attr, XattrFlags};
+use postern_ipc::frame::DATA_MAX;
+use postern_ipc::id::Caller;
+use postern_ipc::name::XattrName;
+use postern_ipc::op::{Answer, GetXattr, ListXattr, RemoveXattr, SetXattr};
+use postern_ipc::{Errno, Result};
+use postern_policy::right::Right;
+use postern_policy::sandbox::seccomp::Call;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{
+    AtFlags, Mode, XattrFlags as HostFlags, chmodat, getxattr, getxattr_query, listxattr, listxattr_query, removexattr,
+    setxattr,
+};
+
+use crate::pin::Pin;
+use crate::serve::Serve;
+use crate::share::{self, Share};
+
+/// Attributes that a share has: by the whole name, or by what it begins with. Whether one may be changed is the
+/// kernel's to say. xattr(7)
+const NAMES: [(&[u8], bool); 5] = [
+    (b"user.", false),
+    (b"security.", false),
+    (b"trusted.", false),
+    (b"system.posix_acl_access", true),
+    (b"system.posix_acl_default", true),
+];
+
+/// EOPNOTSUPP for a name that is none of a share's, as for one that the file system does not know.
+fn require(name: &XattrName) -> Result<()> {
+    let name = name.as_bytes();
+    let fits = |(known, whole): &(&[u8], bool)| if *whole { name == *known } else { name.starts_with(known) };
+    if NAMES.iter().any(fits) { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+}
+
+/// Room for as much as was asked for and a frame holds.
+fn room(size: u32) -> Vec<u8> {
+    Vec::with_capacity(usize::try_from(size).unwrap_or(DATA_MAX).min(DATA_MAX))
+}
+
+fn length(bytes: usize) -> Result<u32> {
+    u32::try_from(bytes).map_err(|_| Errno::E2BIG)
+}
+
+impl Serve for GetXattr {
+    const NEEDS: Right = Right::Read;
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_getxattr, "reads an attribute")]];
+
+    fn serve(self, [node]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        require(&self.name)?;
+        let (number, name) = (Share::number(&node), self.name.as_c_str());
+        if self.size == 0 {
+            return Ok((length(getxattr_query(number, name)?)?, [], vec![]));
+        }
+        let mut value = room(self.size);
+        getxattr(number, name, spare_capacity(&mut value))?;
+        Ok((length(value.len())?, [], value))
+    }
+}
+
+impl Serve for ListXattr {
+    const NEEDS: Right = Right::Read;
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_listxattr, "lists attributes")]];
+
+    fn serve(self, [node]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        if self.size == 0 {
+            return Ok((length(listxattr_query(Share::number(&node))?)?, [], vec![]));
+        }
+        let mut names = room(self.size);
+        listxattr(Share::number(&node), spare_capacity(&mut names))?;
+        Ok((length(names.len())?, [], names))
+    }
+}
+
+impl Serve for SetXattr {
+    const NEEDS: Right = Right::Write;
+    const CALLS: &'static [&'static [Call]] = &[&[
+        Call::any(libc::SYS_setxattr, "sets an attribute"),
+        Call::at(libc::SYS_fchmodat, "takes the set-group-id bit away with an ACL"),
+        share::STAT,
+    ]];
+
+    fn serve(self, [node]: [Pin; 1], data: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        require(&self.name)?;
+        share.guard.xattr(&self.name)?;
+        let flags = HostFlags::from_bits_retain(self.flags.difference(XattrFlags::KILL_SGID).bits());
+        setxattr(Share::number(&node), self.name.as_c_str(), data, flags)?;
+        if self.flags.contains(XattrFlags::KILL_SGID) {
+            kill_sgid(&node, share)?;
+        }
+        Ok(((), [], vec![]))
+    }
+}
+
+/// The guest's kernel has judged that whoever set the ACL is not of the file's group.
+fn kill_sgid(node: &Pin, share: &Share) -> Result<()> {
+    let mode = Attr::of(node)?.mode & 0o7777;
+    if mode & libc::S_ISGID == 0 {
+        return Ok(());
+    }
+    let mode = Mode::from_raw_mode(mode & !libc::S_ISGID);
+    Ok(chmodat(&share.numbers, Share::number(node), mode, AtFlags::empty())?)
+}
+
+impl Serve for RemoveXattr {
+    const NEEDS: Right = Right::Write;
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_removexattr, "removes an attribute")]];
+
+    fn serve(self, [node]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        require(&self.name)?;
+        removexattr(Share::number(&node), self.name.as_c_str())?;
+        Ok(((), [], vec![]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_has_attributes_of_four_kinds_only() {
+        let ask = |name: &str| require(&XattrName::new(name.as_bytes()).unwrap());
+        for name in ["user.a", "security.selinux", "trusted.overlay.opaque", "system.posix_acl_default"] {
+            assert_eq!(ask(name), Ok(()), "{name}");
+        }
+        for name in ["system.nfs4_acl", "btrfs.compression", "ceph.dir.layout", "a", "system.posix_acl_accessory"] {
+            assert_eq!(ask(name), Err(Errno::EOPNOTSUPP), "{name}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A descriptor proven to be the share's. The server is assumed to be the guest's: what it sends is believed only here.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::libc;
+use postern_ipc::frame::Malformed;
+use postern_ipc::name::FileName;
+use postern_ipc::{Errno, Result};
+use postern_policy::sandbox::seccomp::{Call, bits};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, openat, readlinkat_raw};
+
+use crate::clone::Place;
+use crate::share::Share;
+
+/// An O_PATH descriptor of a node of the share.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    fd: OwnedFd,
+    /// S_IFMT bits.
+    kind: u32,
+}
+
+/// Why a descriptor is not believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Disbelief {
+    /// An honest server could have sent it: the request fails.
+    Errno(Errno),
+    /// It could not: the server is broken or hostile.
+    Malformed(Malformed),
+}
+
+/// What [`Pin::prove`] calls.
+pub(crate) const CALLS: &[Call] = &[
+    Call::at(libc::SYS_fcntl, "a descriptor of the server's must be O_PATH").eq(1, bits(libc::F_GETFL)),
+    Call::at(libc::SYS_statx, "shows the mount that a descriptor came from"),
+    Call::at(libc::SYS_readlinkat, "shows whether a descriptor's node is still in the share"),
+    Call::at(libc::SYS_openat, "shows the same of a directory whose path is too long").eq(2, DIR_FLAGS),
+];
+const DIR_FLAGS: u32 = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::LARGEFILE).bits();
+
+/// What the kernel adds to the path of a node without a name.
+const DELETED: &[u8] = b" (deleted)";
+
+impl Pin {
+    /// The only way in. `F_GETFL` comes first, because it never waits for a file system; so does the judgement of the
+    /// mount before anything else is done with the descriptor.
+    pub(crate) fn prove(fd: OwnedFd, share: &Share) -> std::result::Result<Self, Disbelief> {
+        if !fcntl_getfl(&fd).map_err(Errno::from).map_err(Disbelief::Errno)?.contains(OFlags::PATH) {
+            return Err(Disbelief::Malformed(Malformed("a descriptor is not O_PATH")));
+        }
+        let place = Place::of(&fd).map_err(Disbelief::Errno)?;
+        if !share.mounts.contains(&place.mount) {
+            return Err(Disbelief::Malformed(Malformed("a descriptor is not of the share's mounts")));
+        }
+        let pin = Self { fd, kind: place.kind };
+        match pin.connected(place, share) {
+            Ok(true) => Ok(pin),
+            Ok(false) => Err(Disbelief::Errno(Errno::ESTALE)),
+            Err(errno) => Err(Disbelief::Errno(errno)),
+        }
+    }
+
+    /// Whether the node's path leads to the share's root. The host may have moved the directory away while it was
+    /// held: its mount id stays, and Landlock does not notice. Such a path reads as "/".
+    fn connected(&self, place: Place, share: &Share) -> Result<bool> {
+        let mut text = [0; 1 + DELETED.len() + 1];
+        match readlinkat_raw(&share.numbers, Share::number(self), &mut text[..]) {
+            Ok(length) => Ok(match text.get(..length).and_then(|path| path.strip_prefix(b"/")) {
+                Some([]) => is_root(place, share),
+                Some(rest) if *rest == *DELETED => is_named_deleted(place, share),
+                _ => true,
+            }),
+            Err(rustix::io::Errno::NAMETOOLONG) => self.has_parent(),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The kernel refuses the way up from a directory that is not below its mount's root. A file has no way up: one
+    /// whose path is longer than PATH_MAX is believed.
+    fn has_parent(&self) -> Result<bool> {
+        if !self.is_dir() {
+            return Ok(true);
+        }
+        match openat(self, c"..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(_) => Ok(true),
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// It is a directory.
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind == libc::S_IFDIR
+    }
+
+    /// It is a symbolic link.
+    pub(crate) fn is_symlink(&self) -> bool {
+        self.kind == libc::S_IFLNK
+    }
+
+    /// It is a regular file, and may be opened; otherwise the errno that opening gives. open(2)
+    pub(crate) fn require_file(&self) -> Result<()> {
+        match self.kind {
+            libc::S_IFREG => Ok(()),
+            libc::S_IFDIR => Err(Errno::EISDIR),
+            libc::S_IFLNK => Err(Errno::ELOOP),
+            _ => Err(Errno::ENXIO),
+        }
+    }
+}
+
+impl AsFd for Pin {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn is_root(place: Place, share: &Share) -> bool {
+    (place.mount, place.dev, place.ino) == (share.root_place.mount, share.root_place.dev, share.root_place.ino)
+}
+
+/// "/ (deleted)" is a node without name or way to the root, or one of that very name in the root.
+fn is_named_deleted(place: Place, share: &Share) -> bool {
+    let named = FileName::new(DELETED).and_then(|name| {
+        let fd =
+            openat(&share.root, name.as_c_str(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        Place::of(fd)
+    });
+    named.is_ok_and(|named| (named.dev, named.ino) == (place.dev, place.ino))
+}

@@ -1,0 +1,201 @@
+//! One channel's requests, one after the other.
+//!
+//! The laws of this border:
+//! - a frame that no honest server sends ends the process for good, with one log line;
+//! - the share's right is checked in [`answer`] and nowhere else;
+//! - what may be called is what the rows of the table say they call: [`calls`] is the seccomp list of this very share;
+//! - nothing is kept from one request to the next.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use nix::libc;
+use postern_ipc::channel::{Channel, Received};
+use postern_ipc::frame::{self, DATA_MAX, FRAME_MAX, Header, Malformed};
+use postern_ipc::id::Caller;
+use postern_ipc::op::{self, Answer, Kind, Op};
+use postern_ipc::{Errno, Result};
+use postern_policy::right::{Right, Rights};
+use postern_policy::sandbox::seccomp::{Call, bits};
+
+use crate::pin;
+use crate::pin::{Disbelief, Pin};
+use crate::share::Share;
+
+/// What a row of the table has to say besides what `ipc` says of it.
+pub(crate) trait Serve: Op {
+    /// The right without which the row is not served at all.
+    const NEEDS: Right;
+    /// What it calls, in any share that serves it.
+    const CALLS: &'static [&'static [Call]];
+    /// What it calls besides where the share may be changed.
+    const WRITES: &'static [&'static [Call]] = &[];
+
+    /// The right that this request needs.
+    fn needs(&self) -> Right {
+        Self::NEEDS
+    }
+
+    /// Does it. The descriptors are proven, `data` is within the row's cap.
+    fn serve(self, at: Self::At<Pin>, data: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd>;
+}
+
+/// A request, ready to be decoded as what its kind says.
+struct Request<'a> {
+    header: Header,
+    body: &'a [u8],
+    data: &'a [u8],
+    descriptors: Vec<OwnedFd>,
+}
+
+/// An answer on its way: header and body, descriptors, bulk data.
+struct Reply<'a> {
+    out: &'a mut Vec<u8>,
+    gives: Vec<OwnedFd>,
+    data: Vec<u8>,
+}
+
+/// Rows are listed once; from the list come the dispatch and the seccomp list.
+macro_rules! table {
+    ($($row:ident),* $(,)?) => {
+        fn dispatch(kind: Kind, request: Request<'_>, reply: &mut Reply<'_>, share: &Share) -> Served {
+            match kind { $(Kind::$row => answer::<op::$row>(request, reply, share),)* }
+        }
+
+        /// The system calls of a share that grants `rights`.
+        pub(crate) fn calls(rights: Rights) -> Vec<Call> {
+            let rows = [$(row::<op::$row>(rights)),*];
+            rows.into_iter().flatten().chain(pin::CALLS.iter().copied()).chain(BASE.iter().copied()).collect()
+        }
+    };
+}
+
+table! {
+    Lookup, Stat, Readlink, SetAttr, Open, OpenDir, Create, TmpFile, Mkdir, Mknod, Symlink, Link, Unlink, Rmdir, Rename,
+    GetXattr, SetXattr, ListXattr, RemoveXattr, GetFlags, SetFlags, GetFsx, SetFsx, GetVersion, SyncFs, Write,
+    Fallocate, CopyRange,
+}
+
+/// What every helper calls, whatever its share grants.
+const BASE: &[Call] = &[
+    Call::at(libc::SYS_recvmsg, "takes a request"),
+    Call::at(libc::SYS_sendmsg, "gives an answer"),
+    Call::at(libc::SYS_close, "lets a descriptor go"),
+    Call::at(libc::SYS_fcntl, "a debug build looks whether what it closes is open").eq(1, bits(libc::F_GETFD)),
+    Call::any(libc::SYS_write, "logs to the standard error output").eq(0, bits(libc::STDERR_FILENO)),
+    Call::at(libc::SYS_sendto, "logs to the system's log, which is connected").null(4),
+    Call::any(libc::SYS_getpid, "the system's log wants it"),
+    Call::any(libc::SYS_clock_gettime, "how long a request took"),
+    Call::any(libc::SYS_brk, "memory"),
+    Call::any(libc::SYS_mmap, "memory, never of a file, never to be executed")
+        .only(2, bits(libc::PROT_READ | libc::PROT_WRITE))
+        .masked(3, bits(libc::MAP_ANONYMOUS), bits(libc::MAP_ANONYMOUS)),
+    Call::any(libc::SYS_mprotect, "memory, never to be executed").only(2, bits(libc::PROT_READ | libc::PROT_WRITE)),
+    Call::any(libc::SYS_mremap, "memory"),
+    Call::any(libc::SYS_munmap, "memory"),
+    Call::any(libc::SYS_madvise, "memory of a thread that ends"),
+    Call::any(libc::SYS_futex, "waits for the other threads' end"),
+    Call::any(libc::SYS_sigaltstack, "a thread ends"),
+    Call::any(libc::SYS_rt_sigprocmask, "a thread ends"),
+    Call::any(libc::SYS_exit, "a thread ends"),
+    Call::any(libc::SYS_exit_group, "the helper ends"),
+    Call::any(libc::SYS_restart_syscall, "goes on after a stop"),
+    Call::any(libc::SYS_rt_sigreturn, "goes on after a stop"),
+];
+
+fn row<O: Serve>(rights: Rights) -> Vec<Call> {
+    let served: &[&[Call]] = if rights.allow(O::NEEDS) { O::CALLS } else { &[] };
+    let changing: &[&[Call]] = if rights.allow(Right::Write) { O::WRITES } else { &[] };
+    served.iter().chain(changing).copied().flatten().copied().collect()
+}
+
+/// Whether an answer is ready to be sent, or the server is none.
+type Served = std::result::Result<(), Malformed>;
+
+/// Serves until the other end is gone.
+///
+/// # Errors
+/// `Malformed` once the server has broken the protocol.
+pub(crate) fn channel(channel: &Channel, share: &Share) -> Served {
+    let mut input = vec![0; FRAME_MAX];
+    let mut out = Vec::with_capacity(FRAME_MAX - DATA_MAX);
+    loop {
+        let got = match channel.receive(&mut input) {
+            Ok(got) if got.len > 0 => got,
+            _ => return Ok(()),
+        };
+        let mut reply = Reply { out: &mut out, gives: Vec::new(), data: Vec::new() };
+        let header = request(&input, got, &mut reply, share)?;
+        if send(channel, header, reply).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn request(
+    input: &[u8],
+    got: Received,
+    reply: &mut Reply<'_>,
+    share: &Share,
+) -> std::result::Result<Header, Malformed> {
+    if got.truncated {
+        return Err(Malformed("longer than a frame, or with more descriptors than there is room for"));
+    }
+    let (header, body, data) = frame::split(input.get(..got.len).unwrap_or_default())?;
+    let kind = Kind::try_from(header.kind).map_err(Malformed)?;
+    if header.errno.is_some() {
+        return Err(Malformed("a request carries an errno"));
+    }
+    if got.descriptors.len() != kind.descriptors() {
+        return Err(Malformed("a request has a wrong number of descriptors"));
+    }
+    dispatch(kind, Request { header, body, data, descriptors: got.descriptors }, reply, share)?;
+    Ok(header)
+}
+
+/// Decodes, proves, checks the right, does and encodes; the same for every row.
+fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share) -> Served {
+    if request.data.len() > O::DATA {
+        return Err(Malformed("a request has more bulk data than its row takes"));
+    }
+    let (caller, op): (Caller, O) = frame::owned(request.body)?;
+    let told = log::log_enabled!(log::Level::Debug).then(|| (format!("{op:?} by {caller:?}"), Instant::now()));
+    let done = match prove::<O>(request.descriptors, share) {
+        Ok(at) => share.rights.require(op.needs()).and_then(|()| op.serve(at, request.data, share, caller)),
+        Err(Disbelief::Errno(errno)) => Err(errno),
+        Err(Disbelief::Malformed(malformed)) => return Err(malformed),
+    };
+    if let Some((what, since)) = told {
+        let how = done.as_ref().map_or_else(|errno| format!("{errno:?}"), |_| "ok".to_owned());
+        log::debug!("{what} -> {how} {}us", since.elapsed().as_micros());
+    }
+    let header = request.header;
+    match done {
+        Ok((value, gives, data)) => {
+            frame::encode(reply.out, header.serial, header.kind, None, &value, data.len())?;
+            reply.data = data;
+            reply.gives = gives.into_iter().collect();
+            Ok(())
+        }
+        Err(errno) => frame::encode(reply.out, header.serial, header.kind, Some(errno), &(), 0),
+    }
+}
+
+fn prove<O: Op>(descriptors: Vec<OwnedFd>, share: &Share) -> std::result::Result<O::At<Pin>, Disbelief> {
+    let pins: Vec<Pin> =
+        descriptors.into_iter().map(|fd| Pin::prove(fd, share)).collect::<std::result::Result<_, _>>()?;
+    pins.try_into().map_err(|_| Disbelief::Malformed(Malformed("a request has a wrong number of descriptors")))
+}
+
+/// A descriptor that cannot be sent is the request's failure, not the helper's end: too many may be in flight.
+fn send(channel: &Channel, header: Header, reply: Reply<'_>) -> Result<()> {
+    let gives: Vec<_> = reply.gives.iter().map(AsFd::as_fd).collect();
+    match channel.send(&[reply.out, &reply.data], &gives) {
+        Err(Errno::ETOOMANYREFS) => {
+            let failed = frame::encode(reply.out, header.serial, header.kind, Some(Errno::ENFILE), &(), 0);
+            failed.map_err(|_| Errno::EIO)?;
+            channel.send(&[reply.out, &[]], &[])
+        }
+        sent => sent,
+    }
+}

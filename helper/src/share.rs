@@ -1,0 +1,138 @@
+//! The share as one helper process sees it: where descriptors are proven, reopened and looked up.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::libc;
+use postern_ipc::attr::Attr;
+use postern_ipc::name::FileName;
+use postern_ipc::{Errno, Result};
+use postern_policy::right::Rights;
+use postern_policy::sandbox::seccomp::{Call, bits};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, openat};
+use rustix::path::DecInt;
+
+use crate::clone::Place;
+use crate::guard::Guard;
+use crate::pin::Pin;
+
+/// Everything that operations share. Nothing in it changes between two requests.
+#[derive(Debug)]
+pub(crate) struct Share {
+    /// What it grants.
+    pub(crate) rights: Rights,
+    /// What may not be planted in it for the host's users to step on.
+    pub(crate) guard: Guard,
+    /// This process's own /proc/self/fd, opened before Landlock: descriptors are reopened by number in it.
+    pub(crate) numbers: OwnedFd,
+    /// The clone's root.
+    pub(crate) root: OwnedFd,
+    /// The same, to be recognised.
+    pub(crate) root_place: Place,
+    /// The ids of the clone's mounts.
+    pub(crate) mounts: Vec<u64>,
+}
+
+/// How often and after what time an open that somebody's lease stands in the way of is tried again.
+const LEASE_TRIES: [u64; 7] = [1, 4, 16, 64, 128, 256, 512];
+
+/// An O_PATH descriptor of a name, or of a pinned node once more.
+const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+/// Added whenever content is opened.
+const ALWAYS: OFlags = OFlags::NONBLOCK.union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
+
+/// O_LARGEFILE is added by the library.
+const fn flags(flags: OFlags) -> u32 {
+    flags.union(OFlags::LARGEFILE).bits()
+}
+
+/// Flags of content opened for reading; for writing the others may be there.
+const READ_FLAGS: u32 = flags(ALWAYS) | bits(libc::O_DIRECTORY | libc::O_DIRECT | libc::O_NOATIME | libc::O_SYNC);
+const WRITE_FLAGS: u32 = READ_FLAGS | bits(libc::O_WRONLY | libc::O_RDWR | libc::O_APPEND);
+const CREATE_FLAGS: u32 = bits(libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW);
+const TMPFILE_FLAGS: u32 = bits(libc::O_TMPFILE);
+
+/// Pins a name.
+pub(crate) const PIN_NAME: Call =
+    Call::at(libc::SYS_openat, "pins a name by O_PATH").eq(2, flags(PATH.union(OFlags::NOFOLLOW)));
+/// Pins a node again, through its number.
+pub(crate) const PIN_AGAIN: Call = Call::at(libc::SYS_openat, "pins what was just made by O_PATH").eq(2, flags(PATH));
+/// Opens content for reading.
+pub(crate) const READ: Call = Call::at(libc::SYS_openat, "opens a node by its number for reading").only(2, READ_FLAGS);
+/// Opens content for writing.
+pub(crate) const WRITE: Call =
+    Call::at(libc::SYS_openat, "opens a node by its number for writing").only(2, WRITE_FLAGS);
+/// Makes a file.
+pub(crate) const CREATE: Call = Call::at(libc::SYS_openat, "makes a file that is not there")
+    .masked(2, CREATE_FLAGS, CREATE_FLAGS)
+    .only(2, WRITE_FLAGS | CREATE_FLAGS);
+/// Makes a file without a name.
+pub(crate) const TMPFILE: Call = Call::at(libc::SYS_openat, "makes a file without a name")
+    .masked(2, TMPFILE_FLAGS, TMPFILE_FLAGS)
+    .only(2, WRITE_FLAGS | TMPFILE_FLAGS | bits(libc::O_EXCL));
+/// Waits for a lease.
+pub(crate) const WAIT: Call = Call::any(libc::SYS_clock_nanosleep, "waits for the holder of a lease");
+/// O_NONBLOCK is for opening only.
+pub(crate) const BLOCKING: Call = Call::at(libc::SYS_fcntl, "takes O_NONBLOCK away again").eq(1, bits(libc::F_SETFL));
+/// Fills attributes.
+pub(crate) const STAT: Call = Call::at(libc::SYS_statx, "reads attributes");
+
+impl Share {
+    /// The number of a descriptor: its name in `numbers`.
+    pub(crate) fn number(fd: impl AsFd) -> DecInt {
+        DecInt::from_fd(fd)
+    }
+
+    /// Pins `name` in `dir`; a symbolic link is pinned itself.
+    pub(crate) fn pin_name(&self, dir: &Pin, name: &FileName) -> Result<OwnedFd> {
+        Ok(openat(dir, name.as_c_str(), PATH | OFlags::NOFOLLOW, Mode::empty())?)
+    }
+
+    /// Pins an open file.
+    pub(crate) fn pin_again(&self, file: &OwnedFd) -> Result<OwnedFd> {
+        Ok(openat(&self.numbers, Self::number(file), PATH, Mode::empty())?)
+    }
+
+    /// The attributes of `name` in `dir`.
+    pub(crate) fn entry(&self, dir: &Pin, name: &FileName) -> Result<Attr> {
+        Attr::of_entry(dir, name)
+    }
+
+    /// Opens a pinned regular file or directory. Waits a little for the holder of a lease; EAGAIN when he keeps it.
+    pub(crate) fn open(&self, node: &Pin, how: OFlags) -> Result<OwnedFd> {
+        let file = patiently(|| {
+            willing(how, |how| Ok(openat(&self.numbers, Self::number(node), how | ALWAYS, Mode::empty())?))
+        })?;
+        blocking(file)
+    }
+
+    /// Makes what is not there. `how` says whether by a name (O_CREAT) or without one (O_TMPFILE).
+    pub(crate) fn make(&self, dir: &Pin, name: &std::ffi::CStr, how: OFlags, mode: Mode) -> Result<OwnedFd> {
+        blocking(willing(how, |how| Ok(openat(dir, name, how | ALWAYS, mode)?))?)
+    }
+}
+
+/// O_NONBLOCK keeps an open from waiting; a reader of the file has no use for it.
+fn blocking(file: OwnedFd) -> Result<OwnedFd> {
+    let flags = fcntl_getfl(&file)?;
+    fcntl_setfl(&file, flags.difference(OFlags::NONBLOCK))?;
+    Ok(file)
+}
+
+/// O_NOATIME is the owner's; for others a wish that is not granted.
+fn willing(how: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
+    match open(how) {
+        Err(Errno::EPERM) if how.contains(OFlags::NOATIME) => open(how.difference(OFlags::NOATIME)),
+        opened => opened,
+    }
+}
+
+fn patiently<T>(act: impl Fn() -> Result<T>) -> Result<T> {
+    for pause in LEASE_TRIES {
+        match act() {
+            Err(Errno::EAGAIN) => std::thread::sleep(Duration::from_millis(pause)),
+            done => return done,
+        }
+    }
+    act()
+}

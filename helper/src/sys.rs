@@ -1,0 +1,123 @@
+//! The system calls that no library offers safely, one function each. The only unsafe code of the helper.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::unistd::ForkResult;
+use postern_ipc::Result;
+use rustix::process::Pid;
+
+/// Forgets the environment of whoever started this process.
+pub(crate) fn forget_environment() {
+    // SAFETY: called first thing in main, when no other thread exists that could read the environment.
+    let _ = unsafe { nix::env::clearenv() };
+}
+
+/// Every signal does what it does by default and none is blocked, whatever the caller left; writing to a closed
+/// socket or beyond a limit on file sizes is an errno, not a death.
+pub(crate) fn forget_signals() -> Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        let action = if matches!(signal, Signal::SIGPIPE | Signal::SIGXFSZ) { &ignore } else { &default };
+        // SAFETY: installs no handler, so there is no function that would have to be safe to call at any moment.
+        unsafe { sigaction(signal, action) }?;
+    }
+    Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
+}
+
+/// A second process; `None` in it.
+pub(crate) fn fork() -> Result<Option<Pid>> {
+    // SAFETY: the warden has one thread, so the child finds no lock held by a thread that it does not have.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Ok(None),
+        ForkResult::Parent { child } => Ok(Pid::from_raw(child.as_raw())),
+    }
+}
+
+/// Closes every descriptor above standard error that is not in `keep`.
+pub(crate) fn close_others(keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut from: RawFd = 3;
+    for fd in kept.into_iter().filter(|&fd| fd > libc::STDERR_FILENO) {
+        close_range(from, fd.saturating_sub(1))?;
+        from = fd.saturating_add(1);
+    }
+    close_range(from, RawFd::MAX)
+}
+
+fn close_range(first: RawFd, last: RawFd) -> Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: closes descriptors that nothing uses any more: at start-up those the caller left, in a new child those
+    // whose owners are on the parent's side of the fork and are never dropped here.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
+}
+
+/// Sets attributes (MOUNT_ATTR_*) and propagation (MS_*) of a mount and all below it at once.
+pub(crate) fn mount_setattr(tree: impl AsFd, attributes: u64, propagation: u64) -> Result<()> {
+    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let fd = tree.as_fd().as_raw_fd();
+    // SAFETY: the path is an empty C string and the structure is of the size given; the kernel only reads both.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const change, size_of_val(&change))
+    };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+}
+
+/// `struct fsxattr` of linux/fs.h.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct FsXattr {
+    pub(crate) xflags: u32,
+    pub(crate) extsize: u32,
+    pub(crate) nextents: u32,
+    pub(crate) projid: u32,
+    pub(crate) cowextsize: u32,
+    pad: [u8; 8],
+}
+
+/// Numbers of linux/fs.h: `_IOR('v', 1, long)`, `_IOR('X', 31, struct fsxattr)`, `_IOW('X', 32, struct fsxattr)`.
+pub(crate) const FS_IOC_GETVERSION: u32 = 0x8008_7601;
+pub(crate) const FS_IOC_FSGETXATTR: u32 = 0x801c_581f;
+pub(crate) const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
+
+/// FS_IOC_GETVERSION
+pub(crate) fn get_version(file: impl AsFd) -> Result<u32> {
+    // SAFETY: the kernel writes an int, whatever the number's encoding says of a long.
+    let request = unsafe { rustix::ioctl::Getter::<FS_IOC_GETVERSION, u32>::new() };
+    // SAFETY: the request fits its number, as said above.
+    Ok(unsafe { rustix::ioctl::ioctl(file, request) }?)
+}
+
+/// FS_IOC_FSGETXATTR
+pub(crate) fn get_fsx(file: impl AsFd) -> Result<FsXattr> {
+    // SAFETY: the number is that of a call which writes one `struct fsxattr`, of which FsXattr is the layout.
+    let request = unsafe { rustix::ioctl::Getter::<FS_IOC_FSGETXATTR, FsXattr>::new() };
+    // SAFETY: the request fits its number, as said above.
+    Ok(unsafe { rustix::ioctl::ioctl(file, request) }?)
+}
+
+/// FS_IOC_FSSETXATTR
+pub(crate) fn set_fsx(file: impl AsFd, fsx: FsXattr) -> Result<()> {
+    // SAFETY: the number is that of a call which reads one `struct fsxattr`, of which FsXattr is the layout.
+    let request = unsafe { rustix::ioctl::Setter::<FS_IOC_FSSETXATTR, FsXattr>::new(fsx) };
+    // SAFETY: the request fits its number, as said above.
+    Ok(unsafe { rustix::ioctl::ioctl(file, request) }?)
+}
+
+impl FsXattr {
+    /// With its padding zero.
+    pub(crate) fn new(fsx: postern_ipc::op::Fsx) -> Self {
+        let postern_ipc::op::Fsx { xflags, extsize, nextents, projid, cowextsize } = fsx;
+        Self { xflags, extsize, nextents, projid, cowextsize, pad: [0; 8] }
+    }
+}

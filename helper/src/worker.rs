@@ -1,0 +1,109 @@
+//! The helper proper: the process that serves the channels, behind all its walls.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::mpsc;
+use std::thread::{self, Builder};
+
+use caps::Capability;
+use nix::sched::{CloneFlags, unshare};
+use postern_ipc::channel::Channel;
+use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::right::{Right, Rights};
+use postern_policy::sandbox::caps::{Need, keep, of};
+use postern_policy::sandbox::landlock::{Allow, enforce};
+use postern_policy::sandbox::namespace::User;
+use postern_policy::sandbox::seccomp::{Mode, Program};
+use rustix::process::fchdir;
+
+use crate::ending::Ending;
+use crate::share::Share;
+use crate::{caller, serve};
+
+/// Stack of a serving thread, bytes.
+const STACK: usize = 256 * 1024;
+
+/// What the operations need of root's power, within the map.
+const CAPABILITIES: &[Need] = &[
+    Need {
+        capability: Capability::CAP_DAC_READ_SEARCH,
+        right: Right::Read,
+        why: "the guest's kernel has judged who may read",
+    },
+    Need {
+        capability: Capability::CAP_DAC_OVERRIDE,
+        right: Right::Write,
+        why: "the guest's kernel has judged who may write",
+    },
+    Need { capability: Capability::CAP_CHOWN, right: Right::Write, why: "SetAttr changes owners" },
+    Need { capability: Capability::CAP_FOWNER, right: Right::Write, why: "SetAttr changes what others own; O_NOATIME" },
+    Need { capability: Capability::CAP_FSETID, right: Right::Write, why: "SetAttr sets set-group-id for any group" },
+    Need { capability: Capability::CAP_SETUID, right: Right::Write, why: "what is made is its caller's" },
+    Need { capability: Capability::CAP_SETGID, right: Right::Write, why: "what is made is of its caller's group" },
+    Need { capability: Capability::CAP_SETFCAP, right: Right::Write, why: "SetXattr sets file capabilities" },
+];
+
+/// Besides, where the host's root makes device nodes.
+const DEVICES: &[Need] =
+    &[Need { capability: Capability::CAP_MKNOD, right: Right::Write, why: "Mknod makes device nodes" }];
+
+/// The capabilities of the helper of a share.
+pub(crate) fn capabilities(rights: Rights, namespace: User) -> Vec<Capability> {
+    let devices = if namespace == User::Stay { DEVICES } else { &[] };
+    of(CAPABILITIES, rights).into_iter().chain(of(devices, rights)).collect()
+}
+
+/// How high the walls are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walls {
+    pub(crate) seccomp: Mode,
+    pub(crate) landlock: bool,
+    pub(crate) namespace: User,
+}
+
+/// Raises the walls around this process, says by `ready` that they stand, and serves one thread a channel until all
+/// other ends are gone or one has broken the protocol.
+pub(crate) fn run(share: &Share, channels: &[Channel], walls: Walls, ready: impl FnOnce()) -> Result<Ending, Fatal> {
+    keep(&capabilities(share.rights, walls.namespace))?;
+    if walls.landlock {
+        enforce(Allow::Beneath { dir: share.root.as_fd(), rights: share.rights })?;
+    }
+    let program = Program::new(&serve::calls(share.rights), walls.seccomp)?;
+    thread::scope(|scope| {
+        let (settled, all_settled) = mpsc::channel();
+        let mut starts = Vec::with_capacity(channels.len());
+        for channel in channels {
+            let (start, started) = mpsc::channel();
+            let settled = settled.clone();
+            let serving = move || {
+                // Whoever waits for this has gone if it cannot be told; then nothing starts.
+                let _ = settled.send(settle(&share.numbers));
+                if started.recv() == Ok(()) {
+                    serve_channel(channel, share);
+                }
+            };
+            Builder::new().stack_size(STACK).spawn_scoped(scope, serving).step("start a thread")?;
+            starts.push(start);
+        }
+        drop(settled);
+        all_settled.iter().take(channels.len()).collect::<Result<(), Fatal>>()?;
+        // Nobody serves before everybody is confined: threads share their memory.
+        program.apply_to_all_threads()?;
+        ready();
+        starts.iter().try_for_each(|start| start.send(()).map_err(|_| Fatal::new("start serving", "a thread is gone")))
+    })?;
+    Ok(Ending::Done)
+}
+
+/// A file mode mask and a working directory of this thread's own; xattr calls take the latter for granted.
+fn settle(numbers: &OwnedFd) -> Result<(), Fatal> {
+    unshare(CloneFlags::CLONE_FS).step("give a thread its own working directory")?;
+    fchdir(numbers).step("enter /proc/self/fd")?;
+    caller::prepare().step("learn what a thread may do")
+}
+
+fn serve_channel(channel: &Channel, share: &Share) {
+    if let Err(malformed) = serve::channel(channel, share) {
+        log::error!("the server broke the protocol: {malformed}");
+        std::process::exit(Ending::Protocol.status());
+    }
+}
