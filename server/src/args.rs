@@ -148,6 +148,9 @@ pub struct GuestArgs {
     /// POSIX ACLs; implies --xattr
     #[arg(long)]
     pub posix_acl: bool,
+    /// New files get the label that a security module of the guest wants (SELinux); implies --xattr
+    #[arg(long)]
+    pub security_label: bool,
     /// The guest clears set-id bits itself, with a request of its own before each write that needs it
     #[arg(long)]
     pub no_killpriv_v2: bool,
@@ -219,8 +222,9 @@ impl GuestArgs {
             writeback: self.writeback,
             readdirplus: !self.no_readdirplus,
             announce_submounts: !self.no_announce_submounts,
-            xattr: self.xattr || self.posix_acl,
+            xattr: self.xattr || self.posix_acl || self.security_label,
             posix_acl: self.posix_acl,
+            security_label: self.security_label,
             preserve_noatime: self.preserve_noatime,
             killpriv_v2: !self.no_killpriv_v2,
         }

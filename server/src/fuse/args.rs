@@ -3,13 +3,22 @@
 use std::ffi::CStr;
 
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
-use postern_ipc::name::FileName;
+use postern_ipc::name::{FileName, XattrName};
 use postern_ipc::{Errno, Result};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::abi::{EXT_GROUPS, ExtHeader, InHeader, RECORD_ALIGN, SuppGroups};
+use super::abi::{EXT_GROUPS, ExtHeader, InHeader, MAX_SECCTX, RECORD_ALIGN, Secctx, SuppGroups};
 use crate::fs::{Fh, NodeId};
 use crate::vhost::{Place, Request};
+
+/// What a security module of the guest wants a new file to be labelled with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Label<'a> {
+    /// The attribute, such as security.selinux.
+    pub name: XattrName,
+    /// Its value.
+    pub value: &'a [u8],
+}
 
 /// One request, decoded as far as its header.
 pub(super) struct Call<'a> {
@@ -87,22 +96,46 @@ impl<'a> Call<'a> {
         let (uid, gid) = (GuestUid(self.header.uid), GuestGid(self.header.gid));
         Ok(Caller::User { uid, gid, group: group(self.extensions)? })
     }
+
+    /// The security label a new file is to have. Guests before Linux 6.3 put it behind the name, as an argument.
+    ///
+    /// # Errors
+    /// EINVAL for extensions that are none, ERANGE for a name that is none of an extended attribute.
+    pub(super) fn label(&self) -> Result<Option<Label<'a>>> {
+        label(if self.extensions.is_empty() { self.args } else { self.extensions })
+    }
 }
 
-/// The first group of a groups extension; Linux sends none or one. Other extensions are passed over.
-fn group(mut extensions: &[u8]) -> Result<Option<GuestGid>> {
+/// The first group of a groups extension; Linux sends none or one.
+fn group(extensions: &[u8]) -> Result<Option<GuestGid>> {
+    let Some(content) = find(extensions, |kind| kind == EXT_GROUPS)? else { return Ok(None) };
+    let (groups, list) = SuppGroups::read_from_prefix(content).map_err(|_| Errno::EINVAL)?;
+    if groups.nr_groups == 0 {
+        return Ok(None);
+    }
+    let (gid, _) = u32::read_from_prefix(list).map_err(|_| Errno::EINVAL)?;
+    Ok(Some(GuestGid(gid)))
+}
+
+/// The first label of a security context extension, whose kind is the number of labels; Linux sends none or one.
+fn label(extensions: &[u8]) -> Result<Option<Label<'_>>> {
+    let Some(content) = find(extensions, |kind| (1..=MAX_SECCTX).contains(&kind))? else { return Ok(None) };
+    let (head, rest) = Secctx::read_from_prefix(content).map_err(|_| Errno::EINVAL)?;
+    let name = CStr::from_bytes_until_nul(rest).map_err(|_| Errno::EINVAL)?;
+    let value = rest.get(name.count_bytes().saturating_add(1)..).unwrap_or_default();
+    let size = usize::try_from(head.size).map_err(|_| Errno::EINVAL)?;
+    Ok(Some(Label { name: XattrName::new(name.to_bytes())?, value: value.get(..size).ok_or(Errno::EINVAL)? }))
+}
+
+/// The content of the first extension of a kind; others are passed over.
+fn find(mut extensions: &[u8], wanted: impl Fn(u32) -> bool) -> Result<Option<&[u8]>> {
     while !extensions.is_empty() {
         let (header, _) = ExtHeader::read_from_prefix(extensions).map_err(|_| Errno::EINVAL)?;
         let size = usize::try_from(header.size).map_err(|_| Errno::EINVAL)?;
         let (extension, rest) = extensions.split_at_checked(size).ok_or(Errno::EINVAL)?;
         let content = extension.get(size_of::<ExtHeader>()..).ok_or(Errno::EINVAL)?;
-        if header.kind == EXT_GROUPS {
-            let (groups, list) = SuppGroups::read_from_prefix(content).map_err(|_| Errno::EINVAL)?;
-            if groups.nr_groups == 0 {
-                return Ok(None);
-            }
-            let (gid, _) = u32::read_from_prefix(list).map_err(|_| Errno::EINVAL)?;
-            return Ok(Some(GuestGid(gid)));
+        if wanted(header.kind) {
+            return Ok(Some(content));
         }
         extensions = rest;
     }
@@ -130,6 +163,17 @@ mod tests {
         assert_eq!(group(&bytes), Ok(Some(GuestGid(4711))));
         assert_eq!(group(&extension(EXT_GROUPS, &[0, 0])), Ok(None));
         assert_eq!(group(&[]), Ok(None));
+    }
+
+    #[test]
+    fn a_label_is_found_with_its_name_and_exact_value() {
+        let content = [&4_u32.to_ne_bytes()[..], &[0; 4], b"security.selinux\0", b"a:b\0", &[0; 3]].concat();
+        let header = [u32::try_from(8 + content.len()).unwrap(), 1].map(u32::to_ne_bytes).concat();
+        let bytes = [header, content].concat();
+        let name = XattrName::new(b"security.selinux").unwrap();
+        assert_eq!(label(&bytes), Ok(Some(Label { name, value: b"a:b\0" })));
+        assert_eq!(label(&extension(EXT_GROUPS, &[1, 7])), Ok(None));
+        assert_eq!(label(&extension(1, &[99, 0, 0x0061])), Err(Errno::EINVAL));
     }
 
     #[test]

@@ -41,6 +41,7 @@ const FEATURES: &[(InitFlags, When)] = &[
     (InitFlags::POSIX_ACL, |s| s.posix_acl),
     // An inherited ACL stands in for the umask, so only the host's file system can apply it.
     (InitFlags::DONT_MASK, |s| s.posix_acl),
+    (InitFlags::SECURITY_CTX, |s| s.security_label),
     (InitFlags::DIRECT_IO_ALLOW_MMAP, |s| s.allow_mmap),
 ];
 

@@ -1,18 +1,18 @@
 //! The opcodes: one row each, and what a row does. A row takes its arguments, calls the file system and gives an answer;
 //! it writes neither bytes nor errnos.
 
-use postern_ipc::attr::{Attr, Mode, NodeKind, RenameFlags, XattrFlags};
-use postern_ipc::name::{Target, XattrName};
+use postern_ipc::attr::{Attr, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
+use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::Fsx;
 use postern_ipc::{Errno, Result};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::abi::{self, opcode};
-use super::args::{Call, fh};
+use super::args::{Call, Label, fh};
 use super::listing::{Data, Entries, Room};
 use super::session::{Encode, Filled, Session, run};
 use super::wire;
-use crate::fs::{Detail, Entry, Fs, NodeId, Seek, Spot, Wait};
+use crate::fs::{Detail, Entry, Fh, Fs, NodeId, Seek, Spot, Wait};
 use crate::vhost::Place;
 
 /// Does a request belong to the queue's worker or to the pool?
@@ -156,20 +156,23 @@ fn readlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
 
 fn symlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
     let (name, target) = (call.name()?, Target::new(call.string()?)?);
-    Ok(s.entry(&s.fs.symlink(call.caller()?, call.node(), &name, target)?))
+    let entry = s.fs.symlink(call.caller()?, call.node(), &name, target)?;
+    s.labelled(call, &name, entry)
 }
 
 fn mknod<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
     let (args, name): (abi::MknodIn, _) = (call.take()?, call.name()?);
     let kind = NodeKind::new(args.mode, wire::decode_dev(args.rdev))?;
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
-    Ok(s.entry(&s.fs.mknod(call.caller()?, call.node(), &name, kind, mode, umask)?))
+    let entry = s.fs.mknod(call.caller()?, call.node(), &name, kind, mode, umask)?;
+    s.labelled(call, &name, entry)
 }
 
 fn mkdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
     let (args, name): (abi::MkdirIn, _) = (call.take()?, call.name()?);
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
-    Ok(s.entry(&s.fs.mkdir(call.caller()?, call.node(), &name, mode, umask)?))
+    let entry = s.fs.mkdir(call.caller()?, call.node(), &name, mode, umask)?;
+    s.labelled(call, &name, entry)
 }
 
 fn unlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
@@ -211,14 +214,29 @@ fn create<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
     let (args, name): (abi::CreateIn, _) = (call.take()?, call.name()?);
     let flags = wire::open_flags(&s.settings, args.flags, args.open_flags)?;
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
-    s.created(s.fs.create(call.caller()?, call.node(), &name, mode, umask, flags)?)
+    // A label is for a new file only, so that must be known.
+    let exclusive = if s.label(call)?.is_some() { flags | OpenFlags::EXCL } else { flags };
+    match s.fs.create(call.caller()?, call.node(), &name, mode, umask, exclusive) {
+        Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => {
+            let entry = s.fs.lookup(call.node(), &name)?;
+            Ok(s.created(s.entry(&entry), s.fs.open(entry.node, flags)?))
+        }
+        made => {
+            let (entry, handle) = made?;
+            match s.labelled(call, &name, entry) {
+                Ok(entry) => Ok(s.created(entry, handle)),
+                Err(errno) => s.fs.release(handle).and(Err(errno)),
+            }
+        }
+    }
 }
 
 fn tmpfile<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
     let args: abi::CreateIn = call.take()?;
     let flags = wire::open_flags(&s.settings, args.flags, args.open_flags)?;
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
-    s.created(s.fs.tmpfile(call.caller()?, call.node(), mode, umask, flags)?)
+    let (entry, handle) = s.fs.tmpfile(call.caller()?, call.node(), mode, umask, flags)?;
+    Ok(s.created(s.entry(&entry), handle))
 }
 
 fn read<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
@@ -455,9 +473,27 @@ impl<F: Fs> Session<F> {
         wire::entry_out(&self.settings, entry)
     }
 
-    fn created(&self, (entry, handle): (Entry, crate::fs::Fh)) -> Result<CreateOut> {
+    fn created(&self, entry: abi::EntryOut, handle: Fh) -> CreateOut {
         let open = abi::OpenOut { fh: handle.0, open_flags: self.settings.cache.file(), backing_id: 0 };
-        Ok(CreateOut { entry: self.entry(&entry), open })
+        CreateOut { entry, open }
+    }
+
+    fn label<'a>(&self, call: &Call<'a>) -> Result<Option<Label<'a>>> {
+        if self.agreed(abi::InitFlags::SECURITY_CTX) { call.label() } else { Ok(None) }
+    }
+
+    /// Gives a new file its security label, if the guest sent one; a file that cannot have it is not left behind.
+    fn labelled(&self, call: &Call<'_>, name: &FileName, entry: Entry) -> Result<abi::EntryOut> {
+        let label = |label: Label<'_>| self.fs.setxattr(entry.node, &label.name, label.value, XattrFlags::empty());
+        match self.label(call).and_then(|found| found.map_or(Ok(()), label)) {
+            Ok(()) => Ok(self.entry(&entry)),
+            Err(errno) => {
+                let is_dir = entry.attr.kind() == libc::S_IFDIR;
+                let _ = if is_dir { self.fs.rmdir(call.node(), name) } else { self.fs.unlink(call.node(), name) };
+                self.fs.forget(entry.node, 1);
+                Err(errno)
+            }
+        }
     }
 
     fn has_xattr(&self) -> Result<()> {

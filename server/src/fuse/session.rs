@@ -63,7 +63,7 @@ impl<F: Fs> Session<F> {
         Ok(answer)
     }
 
-    fn agreed(&self, flag: InitFlags) -> bool {
+    pub(super) fn agreed(&self, flag: InitFlags) -> bool {
         InitFlags::from_bits_retain(self.agreed.load(Ordering::Relaxed)).contains(flag)
     }
 

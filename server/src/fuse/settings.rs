@@ -74,6 +74,8 @@ pub struct Settings {
     pub xattr: bool,
     /// `--posix-acl`
     pub posix_acl: bool,
+    /// `--security-label`: new files get the label that a security module of the guest wants.
+    pub security_label: bool,
     /// `--preserve-noatime`: O_NOATIME of the guest reaches the host.
     pub preserve_noatime: bool,
     /// `--no-killpriv-v2` turns it off.
@@ -95,6 +97,7 @@ impl Default for Settings {
             announce_submounts: true,
             xattr: false,
             posix_acl: false,
+            security_label: false,
             preserve_noatime: false,
             killpriv_v2: true,
         }
