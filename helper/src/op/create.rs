@@ -130,7 +130,7 @@ fn node(kind: NodeKind) -> (FileType, Dev) {
 impl Serve for Symlink {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] =
-        &[&[Call::at(libc::SYS_symlinkat, "makes a symbolic link").descriptor(1), share::STAT], caller::CALLS];
+        &[&[Call::any(libc::SYS_symlinkat, "makes a symbolic link").descriptor(1), share::STAT], caller::CALLS];
 
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         let make = || Ok(symlinkat(self.target.as_c_str(), &dir, self.name.as_c_str())?);
