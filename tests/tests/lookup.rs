@@ -90,11 +90,23 @@ fn a_file_stays_the_same_node(share: &Share) {
     assert_eq!((first.nodeid, first.generation), (again.nodeid, again.generation));
 }
 
+// FUSE: a node that was looked up but never used is found by its name, or else stale, so that the guest looks it up anew
+#[apply(behaviour)]
+fn an_unused_node_that_the_host_replaces_is_stale_or_itself(share: &Share) {
+    share.host.write("f", b"old");
+    let node = share.lookup("f").unwrap().nodeid;
+    share.host.write("g", b"newer");
+    share.host.rename("g", "f");
+    let size = share.getattr(node).map(|attr| attr.size);
+    assert!(size == Err(ESTALE) || size == Ok(3), "{size:?}");
+}
+
 // rename(2): "Open file descriptors for oldpath are also unaffected"
 #[apply(behaviour)]
-fn a_node_that_the_host_renames_is_still_there(share: &Share) {
+fn a_node_in_use_that_the_host_renames_is_still_there(share: &Share) {
     share.host.write("old", b"x");
     let node = share.lookup("old").unwrap().nodeid;
+    share.getattr(node).unwrap();
     share.host.rename("old", "new");
     assert_eq!(share.getattr(node).unwrap().size, 1);
     assert_eq!(share.lookup("new").unwrap().nodeid, node);
@@ -103,9 +115,10 @@ fn a_node_that_the_host_renames_is_still_there(share: &Share) {
 
 // unlink(2): "If the name was the last link to a file but any processes still have the file open, the file will remain in existence"
 #[apply(behaviour)]
-fn a_node_that_the_host_unlinks_is_still_there(share: &Share) {
+fn a_node_in_use_that_the_host_unlinks_is_still_there(share: &Share) {
     share.host.write("f", b"x");
     let node = share.lookup("f").unwrap().nodeid;
+    share.getattr(node).unwrap();
     share.host.unlink("f");
     let attr = share.getattr(node).unwrap();
     assert_eq!((attr.size, attr.nlink), (1, 0));
@@ -116,6 +129,7 @@ fn a_node_that_the_host_unlinks_is_still_there(share: &Share) {
 fn a_file_that_the_host_replaces_is_another_node(share: &Share) {
     share.host.write("f", b"old");
     let old = share.lookup("f").unwrap();
+    share.getattr(old.nodeid).unwrap();
     share.host.write("g", b"newer");
     share.host.rename("g", "f");
     let new = share.lookup("f").unwrap();

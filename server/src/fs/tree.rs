@@ -394,7 +394,7 @@ impl Fs for Tree {
             return self.ask(Caller::Root, file.node, &op, |(), _, _| ());
         }
         let mode = i32::try_from(mode).ok().and_then(FallocateFlags::from_bits).ok_or(Errno::EOPNOTSUPP)?;
-        let signed = |n: u64| i64::try_from(n).map_err(|_| Errno::EFBIG);
+        let signed = |n: u64| i64::try_from(n).map_err(|_| Errno::EINVAL);
         Ok(nix::fcntl::fallocate(&*file, mode, signed(offset)?, signed(length)?)?)
     }
 
