@@ -24,7 +24,6 @@ mod serve;
 mod share;
 mod start;
 mod sys;
-mod walls;
 mod warden;
 mod worker;
 
