@@ -51,12 +51,13 @@ impl Twin {
     /// Shakes hands with a helper that has more arguments.
     pub fn with(kind: Kind, args: &[&str]) -> Self {
         let (scratch, socket, warden) = start(kind, args);
+        socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
         send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false }).expect("hello");
         let news = receive_news(&socket);
         let log = || std::fs::read_to_string(scratch.path("log")).unwrap_or_default();
         assert!(matches!(news, Ok(News::Welcome(_))), "{news:?}\n{}", log());
         let root = take(&socket).expect("the root");
-        let channel = take(&socket).expect("a channel").into();
+        let channel = channel(&socket);
         let host = Host::new(scratch.path("share"), kind);
         Self { host, scratch, root, channel, socket, warden, serial: 0 }
     }
@@ -101,7 +102,6 @@ impl Twin {
     pub fn assert_ended(mut self) {
         let got = self.channel.receive(&mut vec![0; FRAME_MAX]);
         assert!(matches!(got, Ok(Received { len: 0, .. }) | Err(Errno::ECONNRESET)), "answered: {got:?}");
-        self.socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let news = receive_news(&self.socket);
         assert!(matches!(news, Ok(News::Refused(_)) | Err(Errno::ECONNRESET)), "{news:?}");
         assert!(ends(&mut self.warden), "the warden goes on");
@@ -120,9 +120,8 @@ impl Twin {
 
     /// Waits for the warden to say that the helper was replaced, and takes the new channel.
     pub fn renew(&mut self) {
-        self.socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
         assert_eq!(receive_news(&self.socket), Ok(News::Renewed));
-        self.channel = take(&self.socket).expect("a channel").into();
+        self.channel = channel(&self.socket);
     }
 }
 
@@ -134,6 +133,14 @@ impl Drop for Twin {
             self.scratch.show_log();
         }
     }
+}
+
+/// The next channel; whoever waits there for too long fails.
+fn channel(socket: &UnixStream) -> Channel {
+    let channel = take(socket).expect("a channel");
+    let timeout = nix::sys::time::TimeVal::new(PATIENCE.as_secs() as i64, 0);
+    nix::sys::socket::setsockopt(&channel, nix::sys::socket::sockopt::ReceiveTimeout, &timeout).expect("a socket");
+    channel.into()
 }
 
 /// A helper that has not been greeted yet.

@@ -20,6 +20,4 @@ fn a_lock_request_is_not_implemented(share: &Share) {
         }
     }
     assert!(share.lock(opcode::SETLK, &file, F_UNLCK, LkFlags::empty()).is_err());
-    share.flush(&file).unwrap();
-    share.release(&file).unwrap();
 }
