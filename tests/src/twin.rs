@@ -161,6 +161,16 @@ pub fn children(pid: u32) -> Vec<u32> {
     list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// Whether a process that is not ours goes away.
+pub fn goes(pid: u32) -> bool {
+    let lives = || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    let end = Instant::now() + PATIENCE;
+    while lives() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    !lives()
+}
+
 /// Whether a process ends by itself.
 pub fn ends(child: &mut Child) -> bool {
     let end = Instant::now() + PATIENCE;

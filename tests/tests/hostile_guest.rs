@@ -527,7 +527,7 @@ fn a_head_outside_the_table_is_not_taken(on: Kind) {
     }
 }
 
-// virtio 1.2, 2.7.5: an address of the guest's memory; DESIGN: one outside it is answered with an error, not dropped
+// virtio 1.2, 2.7.5: an address of the guest's memory; postern-server(1): one outside it is answered with an error, not dropped
 #[apply(promise)]
 fn a_buffer_outside_memory_is_an_error(on: Kind) {
     for addr in [0, 0x1000, u64::MAX, u64::MAX - 39, 1 << 63] {

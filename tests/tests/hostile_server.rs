@@ -4,7 +4,6 @@
 use std::fs::File as HostFile;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use nix::sys::stat::SFlag;
 use postern_ipc::Errno;
@@ -59,7 +58,7 @@ fn a_server_that_keeps_the_protocol_is_served(on: Kind) {
     twin.assert_contained();
 }
 
-// DESIGN 1: "a malformed frame" is the end of the helper
+// postern-helper(8): a malformed frame is the end of the helper
 #[apply(promise)]
 fn a_malformed_frame_is_the_end(on: Kind) {
     type Damage = fn(&mut Vec<u8>);
@@ -106,7 +105,7 @@ fn a_name_that_is_a_path_is_the_end(on: Kind) {
     }
 }
 
-// DESIGN 1: "as many as the operation's row says": one fewer, one more is a broken frame
+// postern-helper(8): as many as the operation's row says: one fewer, one more is a broken frame
 #[apply(promise)]
 fn a_wrong_number_of_descriptors_is_the_end(on: Kind) {
     let rename = || Rename { name: name("a"), new_name: name("b"), flags: RenameFlags::empty() };
@@ -135,7 +134,7 @@ fn send_with_roots(twin: &Twin, frame: &[u8], count: usize) {
     sendmsg::<()>(twin.channel.as_fd().as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, None).unwrap();
 }
 
-// DESIGN 1: "A descriptor is believed only if it is O_PATH and ... shows a mount id of the clone's list"
+// postern-helper(8): A descriptor is believed only if it is O_PATH and ... shows a mount id of the clone's list
 #[apply(promise)]
 fn a_descriptor_of_another_mount_is_the_end(on: Kind) {
     let path = OFlags::PATH | OFlags::CLOEXEC;
@@ -156,7 +155,7 @@ fn a_descriptor_of_another_mount_is_the_end(on: Kind) {
     }
 }
 
-// DESIGN 1: "it is O_PATH": a descriptor with a mode is none that names a node
+// postern-helper(8): it is O_PATH: a descriptor with a mode is none that names a node
 #[apply(promise)]
 fn a_descriptor_that_is_open_is_the_end(on: Kind) {
     type Opened = fn(&Twin) -> OwnedFd;
@@ -174,7 +173,7 @@ fn a_descriptor_that_is_open_is_the_end(on: Kind) {
     }
 }
 
-// DESIGN 1: "it is connected": a directory that the host moved out of the share while it was held is ESTALE
+// postern-helper(8): it is connected: a directory that the host moved out of the share while it was held is ESTALE
 #[apply(promise)]
 fn a_directory_moved_out_of_the_share_is_stale(on: Kind) {
     let mut twin = Twin::new(on);
@@ -204,7 +203,7 @@ fn a_directory_moved_out_of_the_share_is_stale(on: Kind) {
     twin.assert_contained();
 }
 
-// DESIGN 1: "a path too long for that is judged by openat(dir,\"..\")"
+// postern-helper(8): a path too long for that is judged by openat(dir,..)
 #[apply(promise)]
 fn a_directory_deeper_than_a_path_is_long_is_served_and_can_become_stale(on: Kind) {
     let mut twin = Twin::new(on);
@@ -386,7 +385,7 @@ fn trusted_attributes_are_out_of_reach(on: Kind) {
     assert_eq!(twin.host.getxattr("f", "trusted.secret").unwrap(), b"x");
 }
 
-// DESIGN 1: "nothing between two requests": what comes along with requests does not stay
+// postern-helper(8): nothing between two requests: what comes along with requests does not stay
 #[apply(promise)]
 fn descriptors_do_not_pile_up_in_the_helper(on: Kind) {
     let mut twin = Twin::new(on);
@@ -404,7 +403,7 @@ fn descriptors_do_not_pile_up_in_the_helper(on: Kind) {
     assert_eq!(rounds(&mut twin), first);
 }
 
-// DESIGN 1: "If the helper dies, the warden starts another and hands over new channels"
+// postern-helper(8): If the helper dies, the warden starts another and hands over new channels
 #[apply(promise)]
 fn a_helper_that_is_killed_is_replaced(on: Kind) {
     let mut twin = Twin::new(on);
@@ -419,7 +418,7 @@ fn a_helper_that_is_killed_is_replaced(on: Kind) {
     assert_eq!(twin.host.list("").len(), 4);
 }
 
-// DESIGN 1: a server that is gone takes its helper along
+// postern-helper(8): a server that is gone takes its helper along
 #[apply(promise)]
 fn nothing_outlives_the_server(on: Kind) {
     let (scratch, socket, mut warden) = twin::start(on, &[]);
@@ -428,14 +427,7 @@ fn nothing_outlives_the_server(on: Kind) {
     let helper = twin::children(warden.id()).pop().unwrap();
     drop(socket);
     assert!(twin::ends(&mut warden));
-    let gone = || !std::path::Path::new(&format!("/proc/{helper}")).exists();
-    assert!(
-        (0..1000).any(|_| gone() || {
-            std::thread::sleep(Duration::from_millis(2));
-            false
-        }),
-        "helper {helper}"
-    );
+    assert!(twin::goes(helper), "helper {helper}");
 }
 
 // postern-ipc: the handshake: a version both know, as many channels as there may be
