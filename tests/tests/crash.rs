@@ -101,3 +101,4 @@ fn nothing_outlives_the_server(on: Kind) {
     let helper = children(warden).pop().unwrap();
     end(share.server.child.id());
     assert!(goes(warden) && goes(helper), "warden {warden}, helper {helper}");
+}
