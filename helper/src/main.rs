@@ -24,6 +24,7 @@ mod serve;
 mod share;
 mod start;
 mod sys;
+mod walls;
 mod warden;
 mod worker;
 

@@ -20,6 +20,7 @@ use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::journal;
 use postern_policy::limit::Rate;
 use postern_policy::sandbox::namespace::{self, User};
+use postern_policy::sandbox::seccomp::Program;
 use postern_policy::sandbox::{self, caps};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open, openat};
@@ -35,8 +36,8 @@ use crate::guard::{self, Guard};
 use crate::identity::Identity;
 use crate::mapper::{self, Outside};
 use crate::share::Share;
-use crate::worker::{self, Walls};
-use crate::{start, sys};
+use crate::walls::{self, Walls};
+use crate::{start, sys, worker};
 
 /// A helper that keeps dying is started this often in that time; then it waits.
 const RESTARTS: usize = 10;
@@ -56,8 +57,9 @@ pub(crate) fn run(args: &Args, socket: &UnixStream) -> std::result::Result<Endin
     let clone = enter(args, &identity, &dir)?;
     let guard = Guard::decide(args, &identity, clone.mount.source, closed);
     let warden = Warden { args, clone, guard, namespace: identity.namespace, channels: hello.channels };
+    let signals = signals().step("wait for signals")?;
     warden.confine()?;
-    warden.watch(socket)
+    warden.watch(socket, &signals)
 }
 
 /// Hears what the server wants, and maps its user namespace if it has one.
@@ -148,21 +150,22 @@ enum Event {
 }
 
 impl Warden<'_> {
-    /// Keeps nothing but what a helper needs, which is this process's child.
+    /// Keeps nothing but what a helper needs, which is this process's child, and what watching it does.
     fn confine(&self) -> std::result::Result<(), Fatal> {
         sandbox::no_new_privs()?;
-        caps::keep(&worker::capabilities(self.args.rights(), self.namespace))
+        caps::keep(&walls::capabilities(self.args.rights(), self.namespace))?;
+        Program::absent(&[libc::SYS_clone3], self.args.seccomp)?.apply()?;
+        Program::new(&walls::warden(self.args.rights()), self.args.seccomp)?.apply()
     }
 
     /// Opens the share to the server, and keeps it open.
-    fn watch(&self, socket: &UnixStream) -> std::result::Result<Ending, Fatal> {
-        let signals = signals().step("wait for signals")?;
+    fn watch(&self, socket: &UnixStream, signals: &SignalFd) -> std::result::Result<Ending, Fatal> {
         let mut helper = self.start()?;
         self.welcome(socket, &helper).step("open the share to the server")?;
         log::info!("serving {}", self.args.shared_dir.display());
         let mut rate = Rate::new(RESTARTS, RESTARTS_WITHIN);
         loop {
-            let status = match wait(&helper, socket, &signals).step("wait for the helper")? {
+            let status = match wait(&helper, socket, signals).step("wait for the helper")? {
                 Event::Over => return self.stop(&helper, Ending::Done),
                 Event::Spoke => {
                     log::error!("the server broke the protocol: it spoke out of turn");
@@ -180,7 +183,7 @@ impl Warden<'_> {
             }
             let pause = rate.count(Instant::now());
             log::error!("the helper {}; starting another{}", death(&status), after(pause));
-            if let Pause::Over = rest(pause, socket, &signals).step("wait before starting another helper")? {
+            if let Pause::Over = rest(pause, socket, signals).step("wait before starting another helper")? {
                 return Ok(Ending::Done);
             }
             helper = self.start()?;

@@ -4,66 +4,26 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc;
 use std::thread::{self, Builder};
 
-use caps::Capability;
 use nix::sched::{CloneFlags, unshare};
 use postern_ipc::channel::Channel;
 use postern_policy::fatal::{Fatal, Step as _};
-use postern_policy::right::{Right, Rights};
-use postern_policy::sandbox::caps::{Need, keep, of};
+use postern_policy::sandbox::caps::keep;
 use postern_policy::sandbox::landlock::{Allow, enforce};
-use postern_policy::sandbox::namespace::User;
-use postern_policy::sandbox::seccomp::{Mode, Program};
+use postern_policy::sandbox::seccomp::Program;
 use rustix::process::fchdir;
 
 use crate::ending::Ending;
 use crate::share::Share;
+use crate::walls::{self, Walls};
 use crate::{caller, serve};
 
 /// Stack of a serving thread, bytes.
 const STACK: usize = 256 * 1024;
 
-/// What the operations need of root's power, within the map.
-const CAPABILITIES: &[Need] = &[
-    Need {
-        capability: Capability::CAP_DAC_READ_SEARCH,
-        right: Right::Read,
-        why: "the guest's kernel has judged who may read",
-    },
-    Need {
-        capability: Capability::CAP_DAC_OVERRIDE,
-        right: Right::Write,
-        why: "the guest's kernel has judged who may write",
-    },
-    Need { capability: Capability::CAP_CHOWN, right: Right::Write, why: "SetAttr changes owners" },
-    Need { capability: Capability::CAP_FOWNER, right: Right::Write, why: "SetAttr changes what others own; O_NOATIME" },
-    Need { capability: Capability::CAP_FSETID, right: Right::Write, why: "SetAttr sets set-group-id for any group" },
-    Need { capability: Capability::CAP_SETUID, right: Right::Write, why: "what is made is its caller's" },
-    Need { capability: Capability::CAP_SETGID, right: Right::Write, why: "what is made is of its caller's group" },
-    Need { capability: Capability::CAP_SETFCAP, right: Right::Write, why: "SetXattr sets file capabilities" },
-];
-
-/// Besides, where the host's root makes device nodes.
-const DEVICES: &[Need] =
-    &[Need { capability: Capability::CAP_MKNOD, right: Right::Write, why: "Mknod makes device nodes" }];
-
-/// The capabilities of the helper of a share.
-pub(crate) fn capabilities(rights: Rights, namespace: User) -> Vec<Capability> {
-    let devices = if namespace == User::Stay { DEVICES } else { &[] };
-    of(CAPABILITIES, rights).into_iter().chain(of(devices, rights)).collect()
-}
-
-/// How high the walls are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Walls {
-    pub(crate) seccomp: Mode,
-    pub(crate) landlock: bool,
-    pub(crate) namespace: User,
-}
-
 /// Raises the walls around this process, says by `ready` that they stand, and serves one thread a channel until all
 /// other ends are gone or one has broken the protocol.
 pub(crate) fn run(share: &Share, channels: &[Channel], walls: Walls, ready: impl FnOnce()) -> Result<Ending, Fatal> {
-    keep(&capabilities(share.rights, walls.namespace))?;
+    keep(&walls::capabilities(share.rights, walls.namespace))?;
     if walls.landlock {
         enforce(Allow::Beneath { dir: share.root.as_fd(), rights: share.rights })?;
     }

@@ -4,5 +4,6 @@ pub mod args;
 pub mod confine;
 pub mod fs;
 pub mod fuse;
+pub mod heap;
 pub mod launch;
 pub mod vhost;

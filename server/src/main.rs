@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 
 use clap::Parser;
 use postern_ipc::channel::{Channel, take};
@@ -15,7 +15,7 @@ use postern_server::args::{Cli, Frontend, Virtiofs};
 use postern_server::fs::tree::{Share, Tree};
 use postern_server::fuse::Session;
 use postern_server::vhost::Transport;
-use postern_server::{confine, launch};
+use postern_server::{confine, heap, launch};
 
 fn main() -> ExitCode {
     let Frontend::Virtiofs(args) = Cli::parse().frontend;
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 
 fn serve(args: &Virtiofs) -> std::result::Result<(), Fatal> {
     let process = &args.process;
+    heap::settle();
     journal::open("postern-server", process.log_level, process.syslog)?;
     // The standard hook may look for symbols in files, which a filter answers by killing.
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
@@ -45,7 +46,14 @@ fn serve(args: &Virtiofs) -> std::result::Result<(), Fatal> {
     let tree = Arc::new(Tree::new(share, process.rlimit_nofile).step(step)?);
     let session = Session::new(tree, args.guest.settings(), args.socket.num_request_queues, args.socket.tag.as_deref());
     confine::renounce(process.no_landlock)?;
-    listen_to_news(helper, links, channels).step("start a thread")?;
+    let (running, is_running) = std::sync::mpsc::channel();
+    let listen = move || {
+        drop(running);
+        attend(&helper, &links, channels);
+    };
+    std::thread::Builder::new().name("news".into()).spawn(listen).step("start a thread")?;
+    // A thread that has only begun still makes system calls which the filter does not allow.
+    let _ = is_running.recv() as std::result::Result<(), _>;
     let transport = Transport::new(Arc::new(session), process.thread_pool_size.into()).step("start the workers")?;
     confine::filter(walker, process.seccomp)?;
     log::info!("ready{}", if facts.readonly { ", read-only" } else { "" });
@@ -54,19 +62,6 @@ fn serve(args: &Virtiofs) -> std::result::Result<(), Fatal> {
 
 fn take_channels(helper: &UnixStream, count: u16) -> Result<Vec<Channel>> {
     (0..count).map(|_| take(helper).map(Channel::from)).collect()
-}
-
-/// Starts the thread that does; it is running when this returns, because a thread at its birth makes system calls
-/// that are on no list.
-fn listen_to_news(helper: UnixStream, links: Arc<Links>, channels: u16) -> std::io::Result<()> {
-    let started = Arc::new(Barrier::new(2));
-    let running = Arc::clone(&started);
-    std::thread::Builder::new().name("news".into()).spawn(move || {
-        running.wait();
-        attend(&helper, &links, channels);
-    })?;
-    started.wait();
-    Ok(())
 }
 
 /// Listens to what the warden says as long as it is there.

@@ -168,6 +168,21 @@ impl Program {
         compile(calls, otherwise).map(|program| Self(Some(program))).map_err(fatal)
     }
 
+    /// These calls answer ENOSYS, as on a kernel that does not have them, whatever another list says that allows
+    /// them; all others pass. For clone3(2), whose flags no list can see: the C library then takes clone(2).
+    ///
+    /// # Errors
+    /// None that a short list can have.
+    pub fn absent(numbers: &[libc::c_long], mode: Mode) -> Result<Self, Fatal> {
+        if mode == Mode::None {
+            return Ok(Self(None));
+        }
+        let rules = numbers.iter().map(|&number| (number, Vec::new())).collect();
+        filter(rules, SeccompAction::Allow, SeccompAction::Errno(bits(libc::ENOSYS)))
+            .map(|program| Self(Some(program)))
+            .map_err(fatal)
+    }
+
     /// From now on this thread, and those it makes, keep to the list.
     ///
     /// # Errors
@@ -198,8 +213,16 @@ fn compile<'a>(calls: impl IntoIterator<Item = &'a Call>, otherwise: SeccompActi
         let rows = if always { Vec::new() } else { conditions };
         rules.insert(number, rows.into_iter().map(SeccompRule::new).collect::<Result<_, _>>()?);
     }
+    filter(rules, otherwise, SeccompAction::Allow)
+}
+
+fn filter(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> seccompiler::Result<BpfProgram> {
     let architecture = std::env::consts::ARCH.try_into()?;
-    Ok(SeccompFilter::new(rules, otherwise, SeccompAction::Allow, architecture)?.try_into()?)
+    Ok(SeccompFilter::new(rules, otherwise, matched, architecture)?.try_into()?)
 }
 
 /// Rows of one call together, each kind of row once.

@@ -52,7 +52,11 @@ impl Stream {
         let mut entries = RawDir::new(dir, buffer);
         let mut last = offset;
         while let Some(entry) = entries.next() {
-            let entry = entry?;
+            // A directory that was removed while open has an end and nothing before it, as readdir(3) says.
+            let entry = match entry {
+                Err(rustix::io::Errno::NOENT) => break,
+                entry => entry?,
+            };
             let raw = Raw {
                 ino: entry.ino(),
                 next: entry.next_entry_cookie(),

@@ -9,13 +9,18 @@ use postern_ipc::attr::OpenFlags;
 use postern_ipc::{Errno, Result};
 
 use super::dir::Stream;
-use super::{Fh, NodeId};
+use super::{Fh, Handle, NodeId, Object};
 
 /// A donated data descriptor with what is known of it.
+#[derive(Debug)]
 pub struct OpenFile {
     descriptor: OwnedFd,
     /// Of which node.
     pub node: NodeId,
+    /// What it was opened as.
+    pub object: Object,
+    /// It can be written to.
+    pub writable: bool,
     /// It had set-id bits when it was opened: a write of ours would take them away even where the writer may keep them.
     setid: AtomicBool,
     /// The file system can say that a read would wait.
@@ -28,10 +33,12 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// A new one.
-    pub fn new(descriptor: OwnedFd, node: NodeId, setid: bool, flags: OpenFlags) -> Self {
+    pub fn new(descriptor: OwnedFd, node: NodeId, object: Object, setid: bool, flags: OpenFlags) -> Self {
         Self {
             descriptor,
             node,
+            object,
+            writable: flags.contains(OpenFlags::WRITE),
             setid: AtomicBool::new(setid),
             nowait: AtomicBool::new(true),
             writes_wait: flags.intersects(OpenFlags::SYNC | OpenFlags::DSYNC | OpenFlags::DIRECT),
@@ -98,14 +105,20 @@ impl Files {
     /// What a handle stands for.
     ///
     /// # Errors
-    /// EBADF if it stands for nothing.
-    pub fn get(&self, fh: Fh) -> Result<Arc<OpenFile>> {
-        self.with(|(open, _)| open.get(&fh).cloned()).ok_or(Errno::EBADF)
+    /// EBADF if it stands for nothing, or for something else.
+    pub fn get(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        let file = self.with(|(open, _)| open.get(&handle.fh).cloned());
+        file.filter(|file| file.node == handle.node && file.object == handle.object).ok_or(Errno::EBADF)
     }
 
     /// The handle is used no more.
-    pub fn remove(&self, fh: Fh) -> Option<Arc<OpenFile>> {
-        self.with(|(open, _)| open.remove(&fh))
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn remove(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        let file = self.get(handle)?;
+        self.with(|(open, _)| open.remove(&handle.fh));
+        Ok(file)
     }
 
     /// No handle is used any more.
@@ -124,16 +137,20 @@ mod tests {
     use super::*;
 
     fn null() -> OpenFile {
-        OpenFile::new(std::fs::File::open("/dev/null").unwrap().into(), NodeId(1), false, OpenFlags::READ)
+        OpenFile::new(std::fs::File::open("/dev/null").unwrap().into(), NodeId(1), Object::File, false, OpenFlags::READ)
     }
 
     #[test]
-    fn a_handle_is_never_given_twice() {
+    fn a_handle_is_never_given_twice_and_good_for_its_node_and_kind_only() {
         let files = Files::new(8);
-        let first = files.insert(null());
-        files.remove(first);
-        assert_ne!(files.insert(null()), first);
-        assert_eq!(files.get(first).err(), Some(Errno::EBADF));
+        let fh = files.insert(null());
+        let handle = Handle { node: NodeId(1), fh, object: Object::File };
+        assert!(files.get(handle).is_ok());
+        assert_eq!(files.get(Handle { node: NodeId(2), ..handle }).err(), Some(Errno::EBADF));
+        assert_eq!(files.remove(Handle { object: Object::Dir, ..handle }).err(), Some(Errno::EBADF));
+        files.remove(handle).unwrap();
+        assert_ne!(files.insert(null()), fh);
+        assert_eq!(files.get(handle).err(), Some(Errno::EBADF));
     }
 
     #[test]

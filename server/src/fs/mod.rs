@@ -30,6 +30,26 @@ pub const ROOT: NodeId = NodeId(1);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fh(pub u64);
 
+/// What a handle was opened as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Object {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+}
+
+/// A handle as it comes from the guest: good for the node and the kind of object it was opened on, EBADF otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Handle {
+    /// The node it is said to be of.
+    pub node: NodeId,
+    /// The number.
+    pub fh: Fh,
+    /// What it is used as.
+    pub object: Object,
+}
+
 /// A name that led to a node; the guest holds one more reference to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -127,7 +147,7 @@ pub enum Seek {
 #[derive(Clone, Copy, Debug)]
 pub struct Spot {
     /// The open file.
-    pub fh: Fh,
+    pub file: Handle,
     /// Bytes from its start.
     pub offset: u64,
 }
@@ -167,9 +187,9 @@ pub trait Fs: Send + Sync {
     /// Gives `count` references back.
     fn forget(&self, node: NodeId, count: u64);
     /// stat(2), of an open file if a handle is given.
-    fn getattr(&self, node: NodeId, fh: Option<Fh>) -> Result<Attr>;
-    /// chmod(2), chown(2), truncate(2), utimensat(2)
-    fn setattr(&self, node: NodeId, changes: &Changes) -> Result<Attr>;
+    fn getattr(&self, node: NodeId, file: Option<Handle>) -> Result<Attr>;
+    /// chmod(2), chown(2), truncate(2), utimensat(2); with a handle ftruncate(2), which wants it open for writing.
+    fn setattr(&self, node: NodeId, file: Option<Handle>, changes: &Changes) -> Result<Attr>;
     /// readlink(2)
     fn readlink(&self, node: NodeId, to: &mut dyn Sink) -> Result<()>;
     /// statvfs(3)
@@ -216,24 +236,26 @@ pub trait Fs: Send + Sync {
     fn tmpfile(&self, caller: Caller, parent: NodeId, mode: Mode, umask: Mode, flags: OpenFlags)
     -> Result<(Entry, Fh)>;
     /// close(2)
-    fn release(&self, fh: Fh) -> Result<()>;
+    fn release(&self, handle: Handle) -> Result<()>;
+    /// What close(2) of one of several descriptors does: the handle stays open.
+    fn flush(&self, file: Handle) -> Result<()>;
     /// pread(2)
-    fn read(&self, fh: Fh, offset: u64, wait: Wait, to: &mut dyn Sink) -> Result<usize>;
+    fn read(&self, file: Handle, offset: u64, wait: Wait, to: &mut dyn Sink) -> Result<usize>;
     /// pwrite(2); set-id bits go if `kill_setid`, else they stay.
-    fn write(&self, fh: Fh, offset: u64, kill_setid: bool, wait: Wait, from: &mut dyn Source) -> Result<usize>;
+    fn write(&self, file: Handle, offset: u64, kill_setid: bool, wait: Wait, from: &mut dyn Source) -> Result<usize>;
     /// fsync(2), or fdatasync(2) with `data_only`; of a directory too.
-    fn fsync(&self, fh: Fh, data_only: bool) -> Result<()>;
+    fn fsync(&self, handle: Handle, data_only: bool) -> Result<()>;
     /// fallocate(2); `mode` is FALLOC_FL_*.
-    fn fallocate(&self, fh: Fh, mode: u32, offset: u64, length: u64) -> Result<()>;
+    fn fallocate(&self, file: Handle, mode: u32, offset: u64, length: u64) -> Result<()>;
     /// lseek(2) for holes.
-    fn lseek(&self, fh: Fh, seek: Seek) -> Result<u64>;
+    fn lseek(&self, file: Handle, seek: Seek) -> Result<u64>;
     /// copy_file_range(2)
     fn copy_range(&self, from: Spot, to: Spot, length: u64) -> Result<u64>;
 
     /// open(2) of a directory.
     fn opendir(&self, node: NodeId) -> Result<Fh>;
     /// getdents64(2) from `offset`, 0 or what an earlier entry named as next.
-    fn readdir(&self, fh: Fh, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()>;
+    fn readdir(&self, dir: Handle, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()>;
 
     /// getxattr(2); gives the length when `size` is 0, else puts the value.
     fn getxattr(&self, node: NodeId, name: &XattrName, size: u32, to: &mut dyn Sink) -> Result<u32>;
@@ -244,6 +266,8 @@ pub trait Fs: Send + Sync {
     /// removexattr(2)
     fn removexattr(&self, node: NodeId, name: &XattrName) -> Result<()>;
 
+    /// The handle an ioctl(2) came by is good.
+    fn check(&self, handle: Handle) -> Result<()>;
     /// ioctl_iflags(2): FS_IOC_GETFLAGS
     fn get_flags(&self, node: NodeId) -> Result<u32>;
     /// ioctl_iflags(2): FS_IOC_SETFLAGS

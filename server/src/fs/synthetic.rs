@@ -14,7 +14,9 @@ use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::Fsx;
 use postern_ipc::{Errno, Result};
 
-use super::{Detail, Dirent, Entry, Fh, Fs, Listing, NodeId, ROOT, Seek, Sink, Source, Space, Spot, Wait};
+use super::{
+    Detail, Dirent, Entry, Fh, Fs, Handle, Listing, NodeId, Object, ROOT, Seek, Sink, Source, Space, Spot, Wait,
+};
 
 /// Most bytes of one file.
 const FILE_MAX: usize = 1 << 24;
@@ -134,9 +136,13 @@ impl State {
         self.inodes.get_mut(&node).ok_or(Errno::ESTALE)
     }
 
-    fn file(&mut self, fh: Fh) -> Result<&mut Inode> {
-        let node = *self.open.get(&fh).ok_or(Errno::EBADF)?;
-        self.inode(node)
+    fn file(&mut self, handle: Handle) -> Result<&mut Inode> {
+        if self.open.get(&handle.fh) != Some(&handle.node) {
+            return Err(Errno::EBADF);
+        }
+        let inode = self.inode(handle.node)?;
+        let is_dir = matches!(inode.body, Body::Dir { .. });
+        if is_dir == (handle.object == Object::Dir) { Ok(inode) } else { Err(Errno::EBADF) }
     }
 
     fn child(&mut self, parent: NodeId, name: &FileName) -> Result<NodeId> {
@@ -320,15 +326,16 @@ impl Fs for Synthetic {
         });
     }
 
-    fn getattr(&self, node: NodeId, fh: Option<Fh>) -> Result<Attr> {
-        self.state(|state| match fh {
-            Some(fh) => Ok(state.file(fh)?.attr()),
+    fn getattr(&self, node: NodeId, file: Option<Handle>) -> Result<Attr> {
+        self.state(|state| match file {
+            Some(file) => Ok(state.file(file)?.attr()),
             None => Ok(state.inode(node)?.attr()),
         })
     }
 
-    fn setattr(&self, node: NodeId, changes: &Changes) -> Result<Attr> {
+    fn setattr(&self, node: NodeId, file: Option<Handle>, changes: &Changes) -> Result<Attr> {
         self.state(|state| {
+            file.map_or(Ok(()), |file| state.file(file).map(drop))?;
             let inode = state.inode(node)?;
             inode.change(changes)?;
             Ok(inode.attr())
@@ -455,19 +462,23 @@ impl Fs for Synthetic {
         })
     }
 
-    fn release(&self, fh: Fh) -> Result<()> {
+    fn release(&self, handle: Handle) -> Result<()> {
         self.state(|state| {
-            let node = state.open.remove(&fh).ok_or(Errno::EBADF)?;
-            let inode = state.inode(node)?;
+            let inode = state.file(handle)?;
             inode.opens = inode.opens.saturating_sub(1);
-            state.sweep(node);
+            state.open.remove(&handle.fh);
+            state.sweep(handle.node);
             Ok(())
         })
     }
 
-    fn read(&self, fh: Fh, offset: u64, _: Wait, to: &mut dyn Sink) -> Result<usize> {
+    fn flush(&self, file: Handle) -> Result<()> {
+        self.check(file)
+    }
+
+    fn read(&self, file: Handle, offset: u64, _: Wait, to: &mut dyn Sink) -> Result<usize> {
         self.state(|state| {
-            let data = state.file(fh)?.data()?;
+            let data = state.file(file)?.data()?;
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
             let rest = data.get(start..).unwrap_or_default();
             let part = rest.get(..to.room()).unwrap_or(rest);
@@ -475,9 +486,9 @@ impl Fs for Synthetic {
         })
     }
 
-    fn write(&self, fh: Fh, offset: u64, kill_setid: bool, _: Wait, from: &mut dyn Source) -> Result<usize> {
+    fn write(&self, file: Handle, offset: u64, kill_setid: bool, _: Wait, from: &mut dyn Source) -> Result<usize> {
         self.state(|state| {
-            let inode = state.file(fh)?;
+            let inode = state.file(file)?;
             let start = length(offset)?;
             let end = start.checked_add(from.left()).filter(|&end| end <= FILE_MAX).ok_or(Errno::EFBIG)?;
             let data = inode.data()?;
@@ -491,13 +502,13 @@ impl Fs for Synthetic {
         })
     }
 
-    fn fsync(&self, fh: Fh, _: bool) -> Result<()> {
-        self.state(|state| state.file(fh).map(drop))
+    fn fsync(&self, file: Handle, _: bool) -> Result<()> {
+        self.state(|state| state.file(file).map(drop))
     }
 
-    fn fallocate(&self, fh: Fh, mode: u32, offset: u64, size: u64) -> Result<()> {
+    fn fallocate(&self, file: Handle, mode: u32, offset: u64, size: u64) -> Result<()> {
         self.state(|state| {
-            let data = state.file(fh)?.data()?;
+            let data = state.file(file)?.data()?;
             let end = length(offset.checked_add(size).ok_or(Errno::EFBIG)?)?;
             if mode != 0 {
                 return Err(Errno::EOPNOTSUPP);
@@ -507,9 +518,9 @@ impl Fs for Synthetic {
         })
     }
 
-    fn lseek(&self, fh: Fh, seek: Seek) -> Result<u64> {
+    fn lseek(&self, file: Handle, seek: Seek) -> Result<u64> {
         self.state(|state| {
-            let end = u64::try_from(state.file(fh)?.data()?.len()).unwrap_or(u64::MAX);
+            let end = u64::try_from(state.file(file)?.data()?.len()).unwrap_or(u64::MAX);
             match seek {
                 Seek::Data(offset) | Seek::Hole(offset) if offset >= end => Err(Errno::ENXIO),
                 Seek::Data(offset) => Ok(offset),
@@ -529,11 +540,10 @@ impl Fs for Synthetic {
         })
     }
 
-    fn readdir(&self, fh: Fh, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
+    fn readdir(&self, dir: Handle, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
         self.state(|state| {
-            let node = *state.open.get(&fh).ok_or(Errno::EBADF)?;
-            let Body::Dir { parent, names } = &state.inode(node)?.body else { return Err(Errno::ENOTDIR) };
-            let dots = [(b".".to_vec(), node), (b"..".to_vec(), *parent)];
+            let Body::Dir { parent, names } = &state.file(dir)?.body else { return Err(Errno::ENOTDIR) };
+            let dots = [(b".".to_vec(), dir.node), (b"..".to_vec(), *parent)];
             let all: Vec<_> = dots.into_iter().chain(names.clone()).collect();
             let skip = usize::try_from(offset).unwrap_or(usize::MAX);
             for (index, (name, node)) in (1_u64..).zip(all).skip(skip) {
@@ -578,6 +588,10 @@ impl Fs for Synthetic {
 
     fn removexattr(&self, node: NodeId, name: &XattrName) -> Result<()> {
         self.state(|state| state.inode(node)?.xattrs.remove(name.as_bytes()).map(drop).ok_or(Errno::ENODATA))
+    }
+
+    fn check(&self, handle: Handle) -> Result<()> {
+        self.state(|state| state.file(handle).map(drop))
     }
 
     fn get_flags(&self, _: NodeId) -> Result<u32> {
@@ -632,7 +646,7 @@ mod tests {
         let (entry, fh) = fs.create(Caller::Root, ROOT, &name("f"), Mode::new(0o644), Mode::new(0), flags).unwrap();
         fs.unlink(ROOT, &name("f")).unwrap();
         assert_eq!(fs.getattr(entry.node, None).unwrap().nlink, 0);
-        fs.release(fh).unwrap();
+        fs.release(Handle { node: entry.node, fh, object: Object::File }).unwrap();
         fs.forget(entry.node, 1);
         assert_eq!(fs.getattr(entry.node, None).err(), Some(Errno::ESTALE));
     }

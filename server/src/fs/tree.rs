@@ -15,7 +15,7 @@ use postern_ipc::{Errno, Result};
 use super::file::{Files, OpenFile};
 use super::node::{Identity, Nodes, Place};
 use super::walk::{Walk, Walker};
-use super::{Detail, Dirent, Entry, Fh, Fs, Listing, NodeId, Seek, Sink, Source, Space, Spot, Wait};
+use super::{Detail, Dirent, Entry, Fh, Fs, Handle, Listing, NodeId, Object, Seek, Sink, Source, Space, Spot, Wait};
 
 /// Most directories opened one below the other to find a node again.
 const DEEPEST: usize = 65_536;
@@ -140,9 +140,9 @@ impl Tree {
         Ok(())
     }
 
-    fn keep(&self, node: NodeId, file: OwnedFd, setid: bool, flags: OpenFlags) -> Fh {
+    fn keep(&self, node: NodeId, object: Object, file: OwnedFd, setid: bool, flags: OpenFlags) -> Fh {
         self.nodes.opened(node);
-        self.files.insert(OpenFile::new(file, node, setid, flags))
+        self.files.insert(OpenFile::new(file, node, object, setid, flags))
     }
 
     /// Writes through the helper, which may keep set-id bits.
@@ -207,8 +207,8 @@ impl Fs for Tree {
         self.nodes.forget(node, count);
     }
 
-    fn getattr(&self, node: NodeId, fh: Option<Fh>) -> Result<Attr> {
-        let file = fh.map(|fh| self.files.get(fh)).transpose()?;
+    fn getattr(&self, node: NodeId, file: Option<Handle>) -> Result<Attr> {
+        let file = file.map(|file| self.files.get(file)).transpose()?;
         match file {
             Some(file) if self.walk.walker == Walker::Server => Attr::of(file.as_fd()),
             Some(file) => self.walk.attr(self.pin(file.node)?.as_fd()),
@@ -216,7 +216,11 @@ impl Fs for Tree {
         }
     }
 
-    fn setattr(&self, node: NodeId, changes: &Changes) -> Result<Attr> {
+    fn setattr(&self, node: NodeId, file: Option<Handle>, changes: &Changes) -> Result<Attr> {
+        let file = file.map(|file| self.files.get(file)).transpose()?;
+        if changes.size.is_some() && file.is_some_and(|file| !file.writable) {
+            return Err(Errno::EINVAL);
+        }
         self.ask(Caller::Root, node, &op::SetAttr { changes: *changes }, |attr, _, _| attr)
     }
 
@@ -308,7 +312,7 @@ impl Fs for Tree {
         let pin = self.pin(node)?;
         let file = self.links.call(Caller::Root, &op::Open { flags }, &[pin.as_fd()], b"", |(), [file], _| file)?;
         let setid = flags.contains(OpenFlags::WRITE) && self.walk.attr(pin.as_fd())?.has_setid();
-        Ok(self.keep(node, file, setid, flags))
+        Ok(self.keep(node, Object::File, file, setid, flags))
     }
 
     fn create(
@@ -324,7 +328,7 @@ impl Fs for Tree {
         let op = op::Create { name: *name, mode, umask, flags };
         let (attr, file) = self.ask(caller, parent, &op, |attr, [file], _| (attr, file))?;
         let entry = self.entry(parent, name, attr);
-        Ok((entry, self.keep(entry.node, file, attr.has_setid(), flags)))
+        Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
     }
 
     fn tmpfile(
@@ -339,17 +343,21 @@ impl Fs for Tree {
         let op = op::TmpFile { mode, umask, flags };
         let (attr, pin, file) = self.ask(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
         let entry = Entry { node: self.nodes.nameless(&attr, pin), attr };
-        Ok((entry, self.keep(entry.node, file, attr.has_setid(), flags)))
+        Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
     }
 
-    fn release(&self, fh: Fh) -> Result<()> {
-        let file = self.files.remove(fh).ok_or(Errno::EBADF)?;
+    fn release(&self, handle: Handle) -> Result<()> {
+        let file = self.files.remove(handle)?;
         self.nodes.closed(file.node);
         Ok(())
     }
 
-    fn read(&self, fh: Fh, offset: u64, wait: Wait, to: &mut dyn Sink) -> Result<usize> {
-        let file = self.files.get(fh)?;
+    fn flush(&self, file: Handle) -> Result<()> {
+        self.files.get(file).map(drop)
+    }
+
+    fn read(&self, file: Handle, offset: u64, wait: Wait, to: &mut dyn Sink) -> Result<usize> {
+        let file = self.files.get(file)?;
         if wait == Wait::Never && file.knows_nowait() {
             match to.read_from(file.as_fd(), offset, Wait::Never) {
                 Err(Errno::EOPNOTSUPP) => file.cannot_nowait(),
@@ -359,8 +367,8 @@ impl Fs for Tree {
         to.read_from(file.as_fd(), offset, Wait::AsNeeded)
     }
 
-    fn write(&self, fh: Fh, offset: u64, kill_setid: bool, wait: Wait, from: &mut dyn Source) -> Result<usize> {
-        let file = self.files.get(fh)?;
+    fn write(&self, file: Handle, offset: u64, kill_setid: bool, wait: Wait, from: &mut dyn Source) -> Result<usize> {
+        let file = self.files.get(file)?;
         if wait == Wait::Never && file.writes_wait {
             return Err(Errno::EAGAIN);
         }
@@ -373,14 +381,14 @@ impl Fs for Tree {
         from.write_to(file.as_fd(), offset)
     }
 
-    fn fsync(&self, fh: Fh, data_only: bool) -> Result<()> {
-        let file = self.files.get(fh)?;
+    fn fsync(&self, handle: Handle, data_only: bool) -> Result<()> {
+        let file = self.files.get(handle)?;
         let sync = if data_only { rustix::fs::fdatasync } else { rustix::fs::fsync };
         Ok(sync(&file)?)
     }
 
-    fn fallocate(&self, fh: Fh, mode: u32, offset: u64, length: u64) -> Result<()> {
-        let file = self.files.get(fh)?;
+    fn fallocate(&self, file: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
+        let file = self.files.get(file)?;
         if file.has_setid() {
             let op = op::Fallocate { mode, offset, length };
             return self.ask(Caller::Root, file.node, &op, |(), _, _| ());
@@ -390,16 +398,16 @@ impl Fs for Tree {
         Ok(nix::fcntl::fallocate(&*file, mode, signed(offset)?, signed(length)?)?)
     }
 
-    fn lseek(&self, fh: Fh, seek: Seek) -> Result<u64> {
+    fn lseek(&self, file: Handle, seek: Seek) -> Result<u64> {
         let from = match seek {
             Seek::Data(offset) => rustix::fs::SeekFrom::Data(offset),
             Seek::Hole(offset) => rustix::fs::SeekFrom::Hole(offset),
         };
-        Ok(rustix::fs::seek(&*self.files.get(fh)?, from)?)
+        Ok(rustix::fs::seek(&*self.files.get(file)?, from)?)
     }
 
     fn copy_range(&self, from: Spot, to: Spot, length: u64) -> Result<u64> {
-        let (source, target) = (self.files.get(from.fh)?, self.files.get(to.fh)?);
+        let (source, target) = (self.files.get(from.file)?, self.files.get(to.file)?);
         if target.has_setid() {
             let (a, b) = (self.pin(source.node)?, self.pin(target.node)?);
             let op = op::CopyRange { from_offset: from.offset, to_offset: to.offset, length };
@@ -414,11 +422,11 @@ impl Fs for Tree {
     fn opendir(&self, node: NodeId) -> Result<Fh> {
         self.files.room()?;
         let file = self.ask(Caller::Root, node, &op::OpenDir {}, |(), [file], _| file)?;
-        Ok(self.keep(node, file, false, OpenFlags::READ))
+        Ok(self.keep(node, Object::Dir, file, false, OpenFlags::READ))
     }
 
-    fn readdir(&self, fh: Fh, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
-        let file = self.files.get(fh)?;
+    fn readdir(&self, dir: Handle, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
+        let file = self.files.get(dir)?;
         // What an entry takes in the reply, against about 32 bytes in the kernel's own.
         let about = if detail == Detail::Entries { to.room() / 5 } else { to.room() };
         let mut stream = file.stream.lock().unwrap_or_else(PoisonError::into_inner);
@@ -442,6 +450,10 @@ impl Fs for Tree {
 
     fn removexattr(&self, node: NodeId, name: &XattrName) -> Result<()> {
         self.ask(Caller::Root, node, &op::RemoveXattr { name: *name }, |(), _, _| ())
+    }
+
+    fn check(&self, handle: Handle) -> Result<()> {
+        self.files.get(handle).map(drop)
     }
 
     fn get_flags(&self, node: NodeId) -> Result<u32> {

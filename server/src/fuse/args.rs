@@ -8,7 +8,7 @@ use postern_ipc::{Errno, Result};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::abi::{EXT_GROUPS, ExtHeader, InHeader, MAX_SECCTX, RECORD_ALIGN, Secctx, SuppGroups};
-use crate::fs::{Fh, NodeId};
+use crate::fs::{Fh, Handle, NodeId, Object};
 use crate::vhost::{Place, Request};
 
 /// What a security module of the guest wants a new file to be labelled with.
@@ -77,6 +77,20 @@ impl<'a> Call<'a> {
         FileName::new(self.string()?)
     }
 
+    /// The last string as one component of a path: nothing follows it but a label, if there can be one.
+    ///
+    /// # Errors
+    /// As [`FileName::new`], and EINVAL.
+    pub(super) fn last_name(&mut self, labelled: bool) -> Result<FileName> {
+        let name = self.name()?;
+        if self.args.is_empty() || labelled { Ok(name) } else { Err(Errno::EINVAL) }
+    }
+
+    /// A handle of the request's node.
+    pub(super) fn handle(&self, fh: u64, object: Object) -> Handle {
+        Handle { node: self.node(), fh: Fh(fh), object }
+    }
+
     /// The next `len` bytes.
     ///
     /// # Errors
@@ -110,11 +124,10 @@ impl<'a> Call<'a> {
 fn group(extensions: &[u8]) -> Result<Option<GuestGid>> {
     let Some(content) = find(extensions, |kind| kind == EXT_GROUPS)? else { return Ok(None) };
     let (groups, list) = SuppGroups::read_from_prefix(content).map_err(|_| Errno::EINVAL)?;
-    if groups.nr_groups == 0 {
-        return Ok(None);
-    }
-    let (gid, _) = u32::read_from_prefix(list).map_err(|_| Errno::EINVAL)?;
-    Ok(Some(GuestGid(gid)))
+    let count = usize::try_from(groups.nr_groups).map_err(|_| Errno::EINVAL)?;
+    let size = count.checked_mul(size_of::<u32>()).ok_or(Errno::EINVAL)?;
+    let first = list.get(..size).ok_or(Errno::EINVAL)?.first_chunk();
+    Ok(first.map(|gid| GuestGid(u32::from_ne_bytes(*gid))))
 }
 
 /// The first label of a security context extension, whose kind is the number of labels; Linux sends none or one.
@@ -140,11 +153,6 @@ fn find(mut extensions: &[u8], wanted: impl Fn(u32) -> bool) -> Result<Option<&[
         extensions = rest;
     }
     Ok(None)
-}
-
-/// A handle as the guest sends it.
-pub(super) fn fh(raw: u64) -> Fh {
-    Fh(raw)
 }
 
 #[cfg(test)]
@@ -179,6 +187,8 @@ mod tests {
     #[test]
     fn a_malformed_extension_is_refused_and_never_loops() {
         assert_eq!(group(&extension(EXT_GROUPS, &[1])), Err(Errno::EINVAL));
+        assert_eq!(group(&extension(EXT_GROUPS, &[2, 7])), Err(Errno::EINVAL));
+        assert_eq!(group(&extension(EXT_GROUPS, &[u32::MAX, 7])), Err(Errno::EINVAL));
         assert_eq!(group(&[0; 8]), Err(Errno::EINVAL));
         assert_eq!(group(&[0xff; 16]), Err(Errno::EINVAL));
     }

@@ -8,11 +8,11 @@ use postern_ipc::{Errno, Result};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::abi::{self, opcode};
-use super::args::{Call, Label, fh};
+use super::args::{Call, Label};
 use super::listing::{Data, Entries, Room};
 use super::session::{Encode, Filled, Session, run};
 use super::wire;
-use crate::fs::{Detail, Entry, Fh, Fs, NodeId, Seek, Spot, Wait};
+use crate::fs::{Detail, Entry, Fh, Fs, Handle, NodeId, Object, Seek, Spot, Wait};
 use crate::vhost::Place;
 
 /// Does a request belong to the queue's worker or to the pool?
@@ -74,11 +74,12 @@ opcodes! {
     TMPFILE tmpfile Quick Yes;
     READ read Quick Yes;
     WRITE write Quick Yes;
+    FLUSH flush Quick Yes;
     RELEASE release Quick Yes;
     STATFS statfs Quick Yes;
     SYNCFS syncfs Slow Yes;
     FSYNC fsync Slow Yes;
-    FSYNCDIR fsync Slow Yes;
+    FSYNCDIR fsyncdir Slow Yes;
     FALLOCATE fallocate Slow Yes;
     LSEEK lseek Quick Yes;
     COPY_FILE_RANGE copy_file_range Slow Yes;
@@ -91,7 +92,7 @@ opcodes! {
     OPENDIR opendir Quick Yes;
     READDIR readdir Quick Yes;
     READDIRPLUS readdirplus Quick Yes;
-    RELEASEDIR release Quick Yes;
+    RELEASEDIR releasedir Quick Yes;
     IOCTL ioctl Quick Yes;
     INIT init Quick Yes;
     INTERRUPT interrupt Quick Never;
@@ -107,7 +108,7 @@ pub(super) struct CreateOut {
 }
 
 fn lookup<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
-    let name = call.name()?;
+    let name = call.last_name(false)?;
     match s.fs.lookup(call.node(), &name) {
         Err(Errno::ENOENT) if !s.settings.negative_timeout.is_zero() => Ok(wire::negative(s.settings.negative_timeout)),
         found => Ok(s.entry(&found?)),
@@ -130,7 +131,8 @@ fn batch_forget<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
 }
 
 fn attributes<F: Fs>(s: &Session<F>, call: &Call<'_>, flags: abi::GetattrFlags, handle: u64) -> Result<Attr> {
-    s.fs.getattr(call.node(), flags.contains(abi::GetattrFlags::FH).then_some(fh(handle)))
+    let file = flags.contains(abi::GetattrFlags::FH).then(|| call.handle(handle, Object::File));
+    s.fs.getattr(call.node(), file)
 }
 
 fn getattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::AttrOut> {
@@ -144,8 +146,10 @@ fn statx<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::StatxOut> {
 }
 
 fn setattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::AttrOut> {
-    let changes = wire::changes(&call.take()?)?;
-    Ok(wire::attr_out(&s.settings, &s.fs.setattr(call.node(), &changes)?))
+    let args: abi::SetattrIn = call.take()?;
+    let file = args.valid.contains(abi::SetattrValid::FH).then(|| call.handle(args.fh, Object::File));
+    let changed = s.fs.setattr(call.node(), file, &wire::changes(&args)?)?;
+    Ok(wire::attr_out(&s.settings, &changed))
 }
 
 fn readlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
@@ -161,7 +165,7 @@ fn symlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> 
 }
 
 fn mknod<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
-    let (args, name): (abi::MknodIn, _) = (call.take()?, call.name()?);
+    let (args, name): (abi::MknodIn, _) = (call.take()?, call.last_name(s.labels())?);
     let kind = NodeKind::new(args.mode, wire::decode_dev(args.rdev))?;
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
     let entry = s.fs.mknod(call.caller()?, call.node(), &name, kind, mode, umask)?;
@@ -169,37 +173,37 @@ fn mknod<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
 }
 
 fn mkdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
-    let (args, name): (abi::MkdirIn, _) = (call.take()?, call.name()?);
+    let (args, name): (abi::MkdirIn, _) = (call.take()?, call.last_name(s.labels())?);
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
     let entry = s.fs.mkdir(call.caller()?, call.node(), &name, mode, umask)?;
     s.labelled(call, &name, entry)
 }
 
 fn unlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
-    let name = call.name()?;
+    let name = call.last_name(false)?;
     s.fs.unlink(call.node(), &name)
 }
 
 fn rmdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
-    let name = call.name()?;
+    let name = call.last_name(false)?;
     s.fs.rmdir(call.node(), &name)
 }
 
 fn rename<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     let args: abi::RenameIn = call.take()?;
-    let (name, new_name) = (call.name()?, call.name()?);
+    let (name, new_name) = (call.name()?, call.last_name(false)?);
     s.fs.rename((call.node(), &name), (NodeId(args.newdir), &new_name), RenameFlags::empty())
 }
 
 fn rename2<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     let args: abi::Rename2In = call.take()?;
-    let (name, new_name) = (call.name()?, call.name()?);
+    let (name, new_name) = (call.name()?, call.last_name(false)?);
     let flags = RenameFlags::from_bits(args.flags).ok_or(Errno::EINVAL)?;
     s.fs.rename((call.node(), &name), (NodeId(args.newdir), &new_name), flags)
 }
 
 fn link<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
-    let (args, name): (abi::LinkIn, _) = (call.take()?, call.name()?);
+    let (args, name): (abi::LinkIn, _) = (call.take()?, call.last_name(false)?);
     Ok(s.entry(&s.fs.link(NodeId(args.oldnodeid), call.node(), &name)?))
 }
 
@@ -211,7 +215,7 @@ fn open<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::OpenOut> {
 }
 
 fn create<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
-    let (args, name): (abi::CreateIn, _) = (call.take()?, call.name()?);
+    let (args, name): (abi::CreateIn, _) = (call.take()?, call.last_name(s.labels())?);
     let flags = wire::open_flags(&s.settings, args.flags, args.open_flags)?;
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
     // A label is for a new file only, so that must be known.
@@ -225,7 +229,10 @@ fn create<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
             let (entry, handle) = made?;
             match s.labelled(call, &name, entry) {
                 Ok(entry) => Ok(s.created(entry, handle)),
-                Err(errno) => s.fs.release(handle).and(Err(errno)),
+                Err(errno) => {
+                    let _ = s.fs.release(Handle { node: entry.node, fh: handle, object: Object::File });
+                    Err(errno)
+                }
             }
         }
     }
@@ -241,23 +248,33 @@ fn tmpfile<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
 
 fn read<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
     let args: abi::ReadIn = call.take()?;
-    let wait = call.wait();
+    let (file, wait) = (call.handle(args.fh, Object::File), call.wait());
     let mut room = Room::new(call.request, args.size);
-    s.fs.read(fh(args.fh), args.offset, wait, &mut room).map(Filled)
+    s.fs.read(file, args.offset, wait, &mut room).map(Filled)
 }
 
 fn write<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::WriteOut> {
     let args: abi::WriteIn = call.take()?;
     let kill_setid = args.write_flags.contains(abi::WriteFlags::KILL_SUIDGID);
-    let wait = call.wait();
+    let (file, wait) = (call.handle(args.fh, Object::File), call.wait());
     let mut data = Data::new(call.request, args.size)?;
-    let written = s.fs.write(fh(args.fh), args.offset, kill_setid, wait, &mut data)?;
+    let written = s.fs.write(file, args.offset, kill_setid, wait, &mut data)?;
     Ok(abi::WriteOut { size: u32::try_from(written).map_err(|_| Errno::EIO)?, padding: 0 })
 }
 
 fn release<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     let args: abi::ReleaseIn = call.take()?;
-    s.fs.release(fh(args.fh))
+    s.fs.release(call.handle(args.fh, Object::File))
+}
+
+fn releasedir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::ReleaseIn = call.take()?;
+    s.fs.release(call.handle(args.fh, Object::Dir))
+}
+
+fn flush<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::FlushIn = call.take()?;
+    s.fs.flush(call.handle(args.fh, Object::File))
 }
 
 fn statfs<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::StatfsOut> {
@@ -268,14 +285,22 @@ fn syncfs<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     s.fs.syncfs(call.node())
 }
 
-fn fsync<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+fn sync<F: Fs>(s: &Session<F>, call: &mut Call<'_>, object: Object) -> Result<()> {
     let args: abi::FsyncIn = call.take()?;
-    s.fs.fsync(fh(args.fh), args.fsync_flags.contains(abi::FsyncFlags::FDATASYNC))
+    s.fs.fsync(call.handle(args.fh, object), args.fsync_flags.contains(abi::FsyncFlags::FDATASYNC))
+}
+
+fn fsync<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    sync(s, call, Object::File)
+}
+
+fn fsyncdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    sync(s, call, Object::Dir)
 }
 
 fn fallocate<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     let args: abi::FallocateIn = call.take()?;
-    s.fs.fallocate(fh(args.fh), args.mode, args.offset, args.length)
+    s.fs.fallocate(call.handle(args.fh, Object::File), args.mode, args.offset, args.length)
 }
 
 fn lseek<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::LseekOut> {
@@ -285,7 +310,7 @@ fn lseek<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::LseekOut> {
         Ok(libc::SEEK_HOLE) => Seek::Hole(args.offset),
         _ => return Err(Errno::EINVAL),
     };
-    Ok(abi::LseekOut { offset: s.fs.lseek(fh(args.fh), seek)? })
+    Ok(abi::LseekOut { offset: s.fs.lseek(call.handle(args.fh, Object::File), seek)? })
 }
 
 fn copy<F: Fs>(s: &Session<F>, call: &mut Call<'_>, most: u64) -> Result<u64> {
@@ -293,8 +318,9 @@ fn copy<F: Fs>(s: &Session<F>, call: &mut Call<'_>, most: u64) -> Result<u64> {
     if args.flags != 0 {
         return Err(Errno::EINVAL);
     }
-    let from = Spot { fh: fh(args.fh_in), offset: args.off_in };
-    let to = Spot { fh: fh(args.fh_out), offset: args.off_out };
+    let target = Handle { node: NodeId(args.nodeid_out), fh: Fh(args.fh_out), object: Object::File };
+    let from = Spot { file: call.handle(args.fh_in, Object::File), offset: args.off_in };
+    let to = Spot { file: target, offset: args.off_out };
     s.fs.copy_range(from, to, args.len.min(most))
 }
 
@@ -311,7 +337,8 @@ fn copy_file_range_64<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi:
 fn setxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     let args = s.setxattr_in(call)?;
     let name = s.xattr_name(call.string()?)?;
-    let mut flags = XattrFlags::from_bits(args.flags & 3).ok_or(Errno::EINVAL)?;
+    let mut flags =
+        XattrFlags::from_bits(args.flags).filter(|f| !f.contains(XattrFlags::KILL_SGID)).ok_or(Errno::EINVAL)?;
     flags.set(XattrFlags::KILL_SGID, args.setxattr_flags.contains(abi::SetxattrFlags::ACL_KILL_SGID));
     let value = call.bytes(args.size)?;
     s.fs.setxattr(call.node(), &name, value, flags)
@@ -383,8 +410,9 @@ fn opendir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::OpenOut> {
 
 fn entries<F: Fs>(s: &Session<F>, call: &mut Call<'_>, detail: Detail) -> Result<Filled> {
     let args: abi::ReadIn = call.take()?;
+    let dir = call.handle(args.fh, Object::Dir);
     let mut entries = Entries { room: Room::new(call.request, args.size), settings: &s.settings, detail };
-    s.fs.readdir(fh(args.fh), args.offset, detail, &mut entries)?;
+    s.fs.readdir(dir, args.offset, detail, &mut entries)?;
     Ok(Filled(entries.room.filled()))
 }
 
@@ -426,6 +454,8 @@ fn ioctl<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
     if args.flags.contains(abi::IoctlFlags::UNRESTRICTED) {
         return Err(Errno::ENOTTY);
     }
+    let object = if args.flags.contains(abi::IoctlFlags::DIR) { Object::Dir } else { Object::File };
+    s.fs.check(call.handle(args.fh, object))?;
     let input = call.bytes(args.in_size)?;
     let word = || u32::read_from_prefix(input).map(|(word, _)| word).map_err(|_| Errno::EINVAL);
     let node = call.node();
@@ -464,7 +494,7 @@ fn interrupt<F: Fs>(_: &Session<F>, call: &mut Call<'_>) -> Result<()> {
 }
 
 fn destroy<F: Fs>(s: &Session<F>, _: &mut Call<'_>) -> Result<()> {
-    s.fs.reset();
+    s.unmount();
     Ok(())
 }
 
@@ -479,7 +509,11 @@ impl<F: Fs> Session<F> {
     }
 
     fn label<'a>(&self, call: &Call<'a>) -> Result<Option<Label<'a>>> {
-        if self.agreed(abi::InitFlags::SECURITY_CTX) { call.label() } else { Ok(None) }
+        if self.labels() { call.label() } else { Ok(None) }
+    }
+
+    fn labels(&self) -> bool {
+        self.agreed(abi::InitFlags::SECURITY_CTX)
     }
 
     /// Gives a new file its security label, if the guest sent one; a file that cannot have it is not left behind.

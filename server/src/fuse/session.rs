@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use postern_ipc::attr::Mode;
 use postern_ipc::frame::DATA_MAX;
@@ -10,8 +10,8 @@ use postern_ipc::{Errno, Result};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::abi::{
-    COMPAT_SETXATTR_IN_SIZE, InHeader, InitFlags, InitIn, InitOut, OutHeader, SetxattrFlags, SetxattrIn, WriteIn,
-    opcode,
+    COMPAT_SETXATTR_IN_SIZE, InHeader, InitFlags, InitIn, InitOut, MAJOR, OutHeader, SetxattrFlags, SetxattrIn,
+    WriteIn, opcode,
 };
 use super::args::Call;
 use super::init::negotiate;
@@ -34,6 +34,7 @@ pub struct Session<F> {
     pub(super) fs: Arc<F>,
     pub(super) settings: Settings,
     agreed: AtomicU64,
+    mounted: AtomicBool,
     queues: usize,
     config: Option<Box<[u8]>>,
 }
@@ -52,15 +53,22 @@ impl<F: Fs> Session<F> {
             bytes.into()
         });
         let queues = usize::from(request_queues).saturating_add(1);
-        Self { fs, settings, agreed: AtomicU64::new(0), queues, config }
+        Self { fs, settings, agreed: AtomicU64::new(0), mounted: AtomicBool::new(false), queues, config }
     }
 
     pub(super) fn init(&self, asked: &InitIn) -> Result<InitOut> {
         let (answer, agreed) = negotiate(asked, &self.settings)?;
         self.fs.reset();
         self.agreed.store(agreed.bits(), Ordering::Relaxed);
+        self.mounted.store(asked.major == MAJOR, Ordering::Release);
         log::info!("a guest mounted the share: FUSE {}.{}, features {:#x}", asked.major, asked.minor, agreed.bits());
         Ok(answer)
+    }
+
+    /// The guest holds nothing any more, and must begin with INIT again.
+    pub(super) fn unmount(&self) {
+        self.mounted.store(false, Ordering::Release);
+        self.fs.reset();
     }
 
     pub(super) fn agreed(&self, flag: InitFlags) -> bool {
@@ -114,6 +122,9 @@ impl<F: Fs> Session<F> {
         if follows != Some(request.remaining()) {
             return Err(Errno::EINVAL);
         }
+        if header.opcode != opcode::INIT && !self.mounted.load(Ordering::Acquire) {
+            return Err(Errno::ENOTCONN);
+        }
         ARGS.with_borrow_mut(|buffer| {
             let copied = match header.opcode {
                 opcode::WRITE => size_of::<WriteIn>(),
@@ -145,7 +156,7 @@ impl<F: Fs + 'static> Device for Session<F> {
     }
 
     fn reset(&self) {
-        self.fs.reset();
+        self.unmount();
     }
 }
 

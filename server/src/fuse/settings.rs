@@ -31,12 +31,14 @@ impl Cache {
         }
     }
 
-    /// What the guest is told when it opens a file.
+    /// What the guest is told when it opens a file. It need not say when one of several descriptors is closed.
     pub(super) fn file(self) -> OpenOutFlags {
         match self {
-            Self::Never | Self::Metadata => OpenOutFlags::DIRECT_IO | OpenOutFlags::PARALLEL_DIRECT_WRITES,
-            Self::Auto => OpenOutFlags::empty(),
-            Self::Always => OpenOutFlags::KEEP_CACHE,
+            Self::Never | Self::Metadata => {
+                OpenOutFlags::NOFLUSH | OpenOutFlags::DIRECT_IO | OpenOutFlags::PARALLEL_DIRECT_WRITES
+            }
+            Self::Auto => OpenOutFlags::NOFLUSH,
+            Self::Always => OpenOutFlags::NOFLUSH | OpenOutFlags::KEEP_CACHE,
         }
     }
 

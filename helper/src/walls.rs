@@ -1,0 +1,99 @@
+//! What the two processes keep of their power: the capabilities of the operations, and the warden's system calls.
+//! The helper's system calls are said by its operations, in `serve`.
+
+use caps::Capability;
+use nix::libc;
+use postern_policy::right::{Right, Rights};
+use postern_policy::sandbox::caps::{Need, of};
+use postern_policy::sandbox::namespace::User;
+use postern_policy::sandbox::seccomp::{Call, Mode, bits};
+use rustix::fs::OFlags;
+
+use crate::serve;
+
+/// How high the walls are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walls {
+    pub(crate) seccomp: Mode,
+    pub(crate) landlock: bool,
+    pub(crate) namespace: User,
+}
+
+const fn need(capability: Capability, right: Right, why: &'static str) -> Need {
+    Need { capability, right, why }
+}
+
+/// What the operations need of root's power, within the map.
+const CAPABILITIES: &[Need] = &[
+    need(Capability::CAP_DAC_READ_SEARCH, Right::Read, "the guest's kernel has judged who may read"),
+    need(Capability::CAP_DAC_OVERRIDE, Right::Write, "the guest's kernel has judged who may write"),
+    need(Capability::CAP_CHOWN, Right::Write, "SetAttr changes owners"),
+    need(Capability::CAP_FOWNER, Right::Write, "SetAttr changes what others own; O_NOATIME"),
+    need(Capability::CAP_FSETID, Right::Write, "SetAttr sets the set-group-id bit for any group"),
+    need(Capability::CAP_SETUID, Right::Write, "what is made is its caller's"),
+    need(Capability::CAP_SETGID, Right::Write, "what is made is of its caller's group"),
+    need(Capability::CAP_SETFCAP, Right::Write, "SetXattr sets file capabilities"),
+];
+
+/// Besides, where the host's root makes device nodes.
+const DEVICES: &[Need] = &[need(Capability::CAP_MKNOD, Right::Write, "Mknod makes device nodes")];
+
+/// The capabilities of the helper of a share, which the warden hands down.
+pub(crate) fn capabilities(rights: Rights, namespace: User) -> Vec<Capability> {
+    let devices = if namespace == User::Stay { DEVICES } else { &[] };
+    of(CAPABILITIES, rights).into_iter().chain(of(devices, rights)).collect()
+}
+
+/// Flags of clone(2) that make namespaces.
+const NAMESPACES: u32 = bits(
+    libc::CLONE_NEWNS
+        | libc::CLONE_NEWCGROUP
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET,
+);
+
+/// How the two open directories.
+const DIR_FLAGS: u32 = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::LARGEFILE).bits();
+
+/// What the warden calls, and a new helper until its own list is in force.
+const WARDEN: &[Call] = &[
+    Call::any(libc::SYS_socketpair, "makes channels"),
+    Call::any(libc::SYS_clone, "makes a helper, and its threads").masked(0, NAMESPACES, 0),
+    Call::any(libc::SYS_clone3, "is absent, so that the flags of clone can be seen"),
+    Call::any(libc::SYS_pidfd_open, "watches the helper"),
+    Call::any(libc::SYS_pidfd_send_signal, "ends the helper"),
+    Call::any(libc::SYS_waitid, "learns what the helper died of"),
+    Call::any(libc::SYS_ppoll, "waits for the helper, the server and signals"),
+    Call::at(libc::SYS_read, "looks whether the server is gone"),
+    Call::at(libc::SYS_recvfrom, "the same, by a newer Rust").null(4),
+    Call::at(libc::SYS_write, "tells the server news, by an older Rust than one that uses sendto"),
+    Call::at(libc::SYS_openat, "opens the share's root, and a helper's own /proc/self/fd").eq(2, DIR_FLAGS),
+    Call::at(libc::SYS_fchdir, "a serving thread's working directory is its /proc/self/fd"),
+    Call::any(libc::SYS_unshare, "a serving thread has a working directory of its own").eq(0, bits(libc::CLONE_FS)),
+    Call::any(libc::SYS_close_range, "a helper closes what is the warden's"),
+    Call::any(libc::SYS_getppid, "a helper looks whether its warden lives"),
+    Call::any(libc::SYS_prctl, "a helper dies with its warden and drops capabilities"),
+    Call::any(libc::SYS_capget, "a helper drops capabilities"),
+    Call::any(libc::SYS_capset, "a helper drops capabilities"),
+    Call::any(libc::SYS_setgroups, "a serving thread learns whether it can leave groups"),
+    Call::any(libc::SYS_landlock_create_ruleset, "a helper enters a landlock domain"),
+    Call::any(libc::SYS_landlock_add_rule, "a helper enters a landlock domain"),
+    Call::any(libc::SYS_landlock_restrict_self, "a helper enters a landlock domain"),
+    Call::at(libc::SYS_newfstatat, "landlock's library looks whether a directory is one"),
+    Call::at(libc::SYS_fstat, "the same, by an older C library"),
+    Call::any(libc::SYS_seccomp, "a helper puts its own list in force"),
+    Call::any(libc::SYS_rt_sigaction, "a helper forgets signals"),
+    Call::any(libc::SYS_set_robust_list, "a thread starts"),
+    Call::any(libc::SYS_rseq, "a thread starts"),
+    Call::any(libc::SYS_gettid, "a thread starts"),
+    Call::any(libc::SYS_sched_getaffinity, "a thread starts"),
+    Call::any(libc::SYS_prlimit64, "a thread starts").eq(0, 0).null(2),
+];
+
+/// The system calls of the warden: its own, and its child's, which no list of the child's own can widen.
+pub(crate) fn warden(rights: Rights) -> Vec<Call> {
+    serve::calls(rights).into_iter().chain(WARDEN.iter().copied()).collect()
+}
