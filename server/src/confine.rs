@@ -141,6 +141,7 @@ const CALLS: &[Call] = &[
     Call::at(libc::SYS_write, "calls to the guest, log lines"),
     Call::at(libc::SYS_epoll_pwait, "waits for kicks").null(4),
     Call::at(libc::SYS_epoll_ctl, "waits for the kicks of another ring"),
+    Call::at(libc::SYS_getsockopt, "the VMM's socket for requests of ours is one").eq(1, bits(libc::SOL_SOCKET)),
     Call::at(libc::SYS_fstat, "the size of guest memory"),
     Call::any(libc::SYS_futex, "locks and the pool's queue"),
     Call::any(libc::SYS_mmap, "guest memory, heap").only(2, bits(libc::PROT_READ | libc::PROT_WRITE)),
