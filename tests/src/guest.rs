@@ -18,7 +18,7 @@ use crate::kind::Kind;
 use crate::share::Server;
 
 /// How long a guest may take to come up, or to answer one request: emulated, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// What a guest runs on.
 #[derive(Clone, Copy, Debug)]
@@ -27,14 +27,20 @@ pub enum Kernel {
     V6_1,
     /// The kernel of Debian 12's backports, in QEMU.
     V6_12,
+    /// Linux 7.2 as a process. Its device has to know its tag: serve with `--tag`.
+    Uml,
 }
 
 impl Kernel {
-    fn name(self) -> &'static str {
+    fn command(self) -> Command {
+        let program = |name| Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("guest").join(name));
+        let mut qemu = program("qemu");
         match self {
-            Self::V6_1 => "6.1",
-            Self::V6_12 => "6.12",
-        }
+            Self::V6_1 => qemu.arg("6.1"),
+            Self::V6_12 => qemu.arg("6.12"),
+            Self::Uml => return program("uml"),
+        };
+        qemu
     }
 }
 
@@ -49,7 +55,7 @@ struct Programs {
 }
 
 impl Programs {
-    fn serve(kind: Kind) -> Self {
+    fn serve(kind: Kind, kernel: Kernel) -> Self {
         let place = TempDir::new().unwrap();
         let log = File::create(place.path().join("log")).unwrap();
         let server = kind.command(Path::new("/usr"), &place.path().join("socket"));
@@ -58,6 +64,7 @@ impl Programs {
             .arg(server.get_program())
             .args(server.get_args())
             .args(kind.is_postern().then_some("--readonly"))
+            .args(matches!(kernel, Kernel::Uml).then_some("--tag=usr"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -98,12 +105,12 @@ impl Guest {
     /// Boots `kernel` with each share mounted at the root's directory of that name. The programs come from a server of
     /// this kind, too.
     pub fn boot(kernel: Kernel, kind: Kind, shares: &[(&str, &Server)]) -> Self {
-        let (programs, place) = (Programs::serve(kind), TempDir::new().unwrap());
+        let (programs, place) = (Programs::serve(kind, kernel), TempDir::new().unwrap());
         let usr = programs.socket();
         let sockets = shares.iter().map(|(tag, server)| (*tag, server.socket())).chain([("usr", usr.as_path())]);
         let console = place.path().join("console");
-        let machine = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/guest/qemu"))
-            .arg(kernel.name())
+        let machine = kernel
+            .command()
             .args(sockets.map(|(tag, socket)| format!("{tag}={}", listening(socket).display())))
             .env("CONSOLE", &console)
             .env("QUEUES", if kind.is_postern() { "2" } else { "1" })
@@ -137,7 +144,7 @@ impl Guest {
     /// Unmounts all and powers the guest off.
     pub fn power_off(mut self) -> ExitStatus {
         let stdin = self.machine.stdin.as_mut().unwrap();
-        stdin.write_all(b"23\numount -a; poweroff -f\n").unwrap();
+        stdin.write_all(b"29\nsync; umount -a; poweroff -f\n").unwrap();
         self.machine.wait().unwrap()
     }
 
