@@ -4,7 +4,7 @@ use postern_server::fuse::abi::{InHeader, InitIn, InitOut};
 use postern_tests::fuse::{LINUX, PATIENCE, Process};
 use postern_tests::memory::BASE;
 use postern_tests::prelude::*;
-use postern_tests::ring::Piece;
+use postern_tests::ring::{self, Piece};
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -145,6 +145,16 @@ fn memory_may_be_plugged_in_and_out(share: &Share) {
         vmm.unplug(start, size);
         share.getattr(ROOT_ID).unwrap();
     }
+}
+
+// virtio 1.2, 2.7.5: a buffer is contiguous in the guest's memory, whatever regions the VMM made of it
+#[apply(behaviour)]
+fn a_buffer_may_lie_in_two_regions(share: &Share) {
+    let vmm = &share.link.vmm;
+    let end = BASE + vmm.rings() as u64 * ring::SIZE;
+    vmm.plug(end, 1 << 20);
+    assert_eq!(statfs_at(share, end - 20), 96, "the request in two regions");
+    assert_eq!(statfs_at(share, end - 60), 96, "the reply in two regions");
 }
 
 // virtio-fs: several request queues serve one file system
