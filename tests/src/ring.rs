@@ -1,7 +1,7 @@
 //! A split virtqueue as its driver sees it (virtio 1.2, section 2.7).
 //!
 //! The lower half ([`Ring::set_desc`], [`Ring::offer`], [`Ring::set_avail_idx`]) does what it is told,
-//! right or wrong. The upper half ([`Ring::send`], [`Ring::wait`]) keeps [`SLOTS`] requests in flight,
+//! right or wrong. The upper half ([`Ring::prepare`], [`Ring::wait`]) keeps [`SLOTS`] requests in flight,
 //! laid out as Linux does it: header, arguments, then data in pages that do not follow each other.
 
 use std::collections::HashMap;
@@ -67,8 +67,10 @@ pub struct Message<'a> {
 /// A request in flight.
 #[derive(Debug)]
 pub struct Ticket {
-    head: u16,
-    pieces: Vec<Piece>,
+    /// First descriptor.
+    pub head: u16,
+    /// What the chain consists of.
+    pub pieces: Vec<Piece>,
 }
 
 /// A piece of memory in a chain.
@@ -120,7 +122,7 @@ impl Ring {
             free: Vec::new(),
             done: HashMap::new(),
         };
-        ring.watch(ring.call.as_raw_fd(), EventSet::IN);
+        ring.watch(ring.call.as_raw_fd(), EventSet::IN | EventSet::EDGE_TRIGGERED);
         ring.watch(connection.as_raw_fd(), EventSet::READ_HANG_UP);
         ring.reset();
         ring
@@ -216,18 +218,19 @@ impl Ring {
     pub fn used(&mut self, patience: Duration) -> Option<(u32, u32)> {
         let end = Instant::now() + patience;
         loop {
-            if let Some(elem) = self.pop_used() {
+            if let Some(elem) = self.poll() {
                 return Some(elem);
             }
             self.want_call(true);
-            if let Some(elem) = self.pop_used() {
+            if let Some(elem) = self.poll() {
                 return Some(elem);
             }
             self.sleep(end.checked_duration_since(Instant::now())?);
         }
     }
 
-    fn pop_used(&mut self) -> Option<(u32, u32)> {
+    /// The next used entry if there is one already.
+    pub fn poll(&mut self) -> Option<(u32, u32)> {
         if self.mem.load(self.used_addr() + 2) == self.used_idx {
             return None;
         }
@@ -247,26 +250,26 @@ impl Ring {
             ),
             Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::Interrupted, "{e}"),
         }
-        let _ = self.call.read();
     }
 
-    /// Sends a request; its memory is in use until [`Ring::wait`].
+    /// Writes a request; its memory is in use until [`Ring::wait`] or [`Ring::release`].
     ///
     /// # Panics
-    /// With [`SLOTS`] requests in flight, or one that is too large.
-    pub fn send(&mut self, message: &Message<'_>) -> Ticket {
+    /// With [`SLOTS`] requests, or one that is too large.
+    pub fn prepare(&mut self, message: &Message<'_>) -> Ticket {
         let slot = self.free.pop().expect("a free slot");
         let pieces = self.lay_out(slot, message);
-        self.submit(slot, pieces)
+        Ticket { head: self.chain(slot, &pieces), pieces }
+    }
+
+    /// A request that is not in flight is not needed any more.
+    pub fn release(&mut self, ticket: &Ticket) {
+        self.free.push(ticket.head / self.stride());
     }
 
     /// Sends a chain of any pieces of memory.
     pub fn send_pieces(&mut self, pieces: Vec<Piece>) -> Ticket {
         let slot = self.free.pop().expect("a free slot");
-        self.submit(slot, pieces)
-    }
-
-    fn submit(&mut self, slot: u16, pieces: Vec<Piece>) -> Ticket {
         let head = self.chain(slot, &pieces);
         self.offer(head);
         Ticket { head, pieces }
@@ -287,7 +290,7 @@ impl Ring {
             left -= len;
         }
         assert_eq!(left, 0, "more bytes used than there was room for");
-        self.free.push(ticket.head / self.stride());
+        self.release(&ticket);
         Some(reply)
     }
 

@@ -20,6 +20,9 @@ use crate::host::{Host, names};
 use crate::kind::Kind;
 use crate::vmm::{Machine, Vmm};
 
+/// Where a real file system is.
+pub const DISK: &str = "/var/tmp";
+
 /// How long names and attributes stay in the guest's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cache {
@@ -36,6 +39,7 @@ pub enum Cache {
 pub struct Setup {
     kind: Kind,
     machine: Machine,
+    place: &'static str,
     offer: InitFlags,
     cache: Cache,
     posix_acl: bool,
@@ -52,6 +56,7 @@ impl Setup {
         Self {
             kind,
             machine: Machine::default(),
+            place: DISK,
             offer: LINUX,
             cache: Cache::Auto,
             posix_acl: false,
@@ -66,6 +71,12 @@ impl Setup {
     /// Another VMM or driver.
     pub fn machine(mut self, change: impl FnOnce(&mut Machine)) -> Self {
         change(&mut self.machine);
+        self
+    }
+
+    /// Below another directory than [`DISK`].
+    pub fn below(mut self, place: &'static str) -> Self {
+        self.place = place;
         self
     }
 
@@ -143,7 +154,7 @@ impl Setup {
 
     /// Starts the server.
     pub fn start(&self) -> Server {
-        let scratch = Scratch::new(self.kind, self.public);
+        let scratch = Scratch::below(self.place, self.kind, self.public);
         let (dir, socket) = (scratch.path("share"), scratch.path("socket"));
         let mut command = self.kind.command(&dir, &socket);
         command.args(self.options()).args(&self.args);
@@ -297,7 +308,12 @@ pub struct Scratch(Option<TempDir>);
 impl Scratch {
     /// Owned by the user who starts the server; the share by the guest's root, open to all its users.
     pub fn new(kind: Kind, public: bool) -> Self {
-        let dir = tempfile::Builder::new().prefix("postern-").tempdir_in("/var/tmp").expect("/var/tmp");
+        Self::below(DISK, kind, public)
+    }
+
+    /// The same in another place.
+    pub fn below(place: &str, kind: Kind, public: bool) -> Self {
+        let dir = tempfile::Builder::new().prefix("postern-").tempdir_in(place).expect(place);
         let mode = if public { 0o755 } else { 0o700 };
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).expect("own directory");
         let scratch = Self(Some(dir));

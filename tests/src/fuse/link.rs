@@ -55,6 +55,13 @@ impl Link {
 
     /// Sends a request on ring `ring`.
     pub fn send(&self, ring: usize, caller: Caller, request: &Request<'_>) -> Pending {
+        let pending = self.prepare(ring, caller, request);
+        self.vmm.ring(ring).offer(pending.ticket.head);
+        pending
+    }
+
+    /// Writes a request that is to be offered by hand.
+    pub fn prepare(&self, ring: usize, caller: Caller, request: &Request<'_>) -> Pending {
         let unique = self.unique.fetch_add(2, Ordering::Relaxed);
         let len = size_of::<InHeader>() + request.args.len() + request.data.len();
         let header = InHeader {
@@ -76,7 +83,7 @@ impl Link {
             reply_args: request.room_args,
             reply_data: request.room_data,
         };
-        Pending { ring, unique, ticket: self.vmm.ring(ring).send(&message) }
+        Pending { ring, unique, ticket: self.vmm.ring(ring).prepare(&message) }
     }
 
     /// Waits for a reply and checks what a Linux guest checks.
@@ -111,7 +118,9 @@ impl Link {
 /// A request without a reply yet.
 #[derive(Debug)]
 pub struct Pending {
-    pub(super) ring: usize,
+    /// On which ring.
+    pub ring: usize,
     pub(super) unique: u64,
-    pub(super) ticket: Ticket,
+    /// Where it lies in memory.
+    pub ticket: Ticket,
 }

@@ -1,0 +1,135 @@
+//! Workloads of open files and directories.
+
+use std::mem::offset_of;
+
+use postern_server::fuse::abi::{Dirent, Direntplus, OpenIn, OpenOut, ReadIn, ReleaseIn, WriteIn, WriteOut};
+use postern_tests::prelude::*;
+use zerocopy::FromBytes;
+
+use crate::guest::Guest;
+use crate::names::Close;
+use crate::workload::{LARGE, MIB, PAGE, Step, node};
+
+pub fn open<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    let node = node(guest, "small");
+    let open = guest.prepare(&Request::new(opcode::OPEN, node).arg(&OpenIn::default()).room::<OpenOut>());
+    let read = guest.prepare(&request_read(opcode::READ, node, PAGE));
+    let close = Close::new(guest);
+    Box::new(move || {
+        guest.call(&open).expect("open");
+        let fh = open.answer(offset_of!(OpenOut, fh));
+        read.arg(offset_of!(ReadIn, fh), fh);
+        guest.call(&read).expect("read");
+        close.call(guest, node, fh);
+        1
+    })
+}
+
+fn request_read(opcode: u32, node: u64, size: u32) -> Request<'static> {
+    Request::new(opcode, node).arg(&ReadIn { size, ..Default::default() }).room_data(size as usize)
+}
+
+/// A whole directory, a page of entries at a time, from OPENDIR to RELEASEDIR.
+pub fn readdirplus<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    let node = node(guest, "many");
+    let open = guest.prepare(&Request::new(opcode::OPENDIR, node).arg(&OpenIn::default()).room::<OpenOut>());
+    let read = guest.prepare(&request_read(opcode::READDIRPLUS, node, PAGE));
+    let close = guest.prepare(&Request::new(opcode::RELEASEDIR, node).arg(&ReleaseIn::default()));
+    Box::new(move || {
+        guest.call(&open).expect("opendir");
+        let fh: u64 = open.answer(offset_of!(OpenOut, fh));
+        read.arg(offset_of!(ReadIn, fh), fh);
+        let (mut offset, mut entries) = (0, 0);
+        loop {
+            read.arg(offset_of!(ReadIn, offset), offset);
+            guest.call(&read).expect("readdir");
+            let Some((count, next)) = last(&read.data()) else { break };
+            (offset, entries) = (next, entries + count);
+        }
+        close.arg(offset_of!(ReleaseIn, fh), fh);
+        guest.call(&close).expect("releasedir");
+        entries
+    })
+}
+
+/// Number of entries in a reply, and where the one after the last is.
+fn last(mut reply: &[u8]) -> Option<(u32, u64)> {
+    let (mut count, mut next) = (0, None);
+    while let Ok((entry, _)) = Direntplus::read_from_prefix(reply) {
+        let Dirent { off, namelen, .. } = entry.dirent;
+        let size = (size_of::<Direntplus>() + namelen as usize).next_multiple_of(abi::RECORD_ALIGN);
+        reply = &reply[size..];
+        count += 1;
+        next = Some(off);
+    }
+    next.map(|next| (count, next))
+}
+
+/// A place in the large file, for pieces of `size` bytes.
+struct Places {
+    size: u64,
+    state: u64,
+}
+
+impl Places {
+    fn new(size: u32) -> Self {
+        Self { size: size.into(), state: 0 }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.state += 1;
+        self.state * self.size % LARGE
+    }
+
+    fn random(&mut self) -> u64 {
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 32) % (LARGE / self.size) * self.size
+    }
+}
+
+pub fn bulk_read<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    let read = guest.prepare(&guest.process.read_as(opcode::READ, &guest.large, 0, MIB));
+    let mut places = Places::new(MIB);
+    Box::new(move || {
+        read.arg(offset_of!(ReadIn, offset), places.next());
+        guest.call(&read).expect("read");
+        1
+    })
+}
+
+pub fn bulk_write<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    let File { node, fh, .. } = guest.large;
+    let arg = WriteIn { fh, size: MIB, ..Default::default() };
+    let data = vec![3; MIB as usize];
+    let write = guest.prepare(&Request::new(opcode::WRITE, node).arg(&arg).data(&data).room::<WriteOut>());
+    let mut places = Places::new(MIB);
+    Box::new(move || {
+        write.arg(offset_of!(WriteIn, offset), places.next());
+        guest.call(&write).expect("write");
+        1
+    })
+}
+
+pub fn random_read<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    random(guest, 1)
+}
+
+pub fn random_reads<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    random(guest, 32)
+}
+
+fn random<'a>(guest: &'a Guest<'a>, depth: usize) -> Step<'a> {
+    let read = guest.process.read_as(opcode::READ, &guest.large, 0, PAGE);
+    let reads: Vec<_> = (0..depth).map(|_| guest.prepare(&read)).collect();
+    let mut places = Places::new(PAGE);
+    Box::new(move || {
+        for read in &reads {
+            read.arg(offset_of!(ReadIn, offset), places.random());
+            read.offer();
+        }
+        for _ in &reads {
+            guest.wait();
+        }
+        reads.len() as u32
+    })
+}
