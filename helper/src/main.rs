@@ -36,6 +36,7 @@ const PROGRAM: &str = "postern-helper";
 
 fn main() -> ExitCode {
     sys::forget_environment();
+    sys::one_heap();
     let args = Args::parse();
     match run(&args) {
         Ok(ending) => ending.into(),

@@ -164,7 +164,7 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share) 
         return Err(Malformed("a request has more bulk data than its row takes"));
     }
     let (caller, op): (Caller, O) = frame::owned(request.body)?;
-    let told = log::log_enabled!(log::Level::Debug).then(|| (format!("{op:?} by {caller:?}"), Instant::now()));
+    let told = log::log_enabled!(log::Level::Debug).then(|| (describe(&op, caller), Instant::now()));
     let done = match prove::<O>(request.descriptors, share) {
         Ok(at) => share.rights.require(op.needs()).and_then(|()| op.serve(at, request.data, share, caller)),
         Err(Disbelief::Errno(errno)) => Err(errno),
@@ -184,6 +184,13 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share) 
         }
         Err(errno) => frame::encode(reply.out, header.serial, header.kind, Some(errno), &(), 0),
     }
+}
+
+/// `mkdir { name: "a", mode: 0755, umask: 022 } uid=1000 gid=1000`
+fn describe<O: Op>(op: &O, caller: Caller) -> String {
+    let text = format!("{op:?}");
+    let (row, fields) = text.split_once(' ').unwrap_or((&text, "{}"));
+    format!("{} {fields} {caller}", row.to_lowercase())
 }
 
 fn prove<O: Op>(descriptors: Vec<OwnedFd>, share: &Share) -> std::result::Result<O::At<Pin>, Disbelief> {

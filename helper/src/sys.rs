@@ -15,6 +15,16 @@ pub(crate) fn forget_environment() {
     let _ = unsafe { nix::env::clearenv() };
 }
 
+/// All threads share one heap: for a second one glibc wants to know how many processors there are, and opens files to
+/// find out, which no list of ours allows. mallopt(3): M_ARENA_MAX
+pub(crate) fn one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: stores a number under malloc's own lock.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Every signal does what it does by default and none is blocked, whatever the caller left; writing to a closed
 /// socket or beyond a limit on file sizes is an errno, not a death.
 pub(crate) fn forget_signals() -> Result<()> {

@@ -4,11 +4,11 @@
 use caps::Capability;
 use nix::libc;
 use postern_policy::right::{Right, Rights};
-use postern_policy::sandbox::caps::{Need, of};
-use postern_policy::sandbox::namespace::User;
+use postern_policy::sandbox::caps::Need;
 use postern_policy::sandbox::seccomp::{Call, Mode, bits};
 use rustix::fs::OFlags;
 
+use crate::guard::Guard;
 use crate::serve;
 
 /// How high the walls are.
@@ -16,32 +16,36 @@ use crate::serve;
 pub(crate) struct Walls {
     pub(crate) seccomp: Mode,
     pub(crate) landlock: bool,
-    pub(crate) namespace: User,
 }
 
-const fn need(capability: Capability, right: Right, why: &'static str) -> Need {
-    Need { capability, right, why }
+const fn need(capability: Capability, why: &'static str) -> Need {
+    Need { capability, why }
 }
 
-/// What the operations need of root's power, within the map.
-const CAPABILITIES: &[Need] = &[
-    need(Capability::CAP_DAC_READ_SEARCH, Right::Read, "the guest's kernel has judged who may read"),
-    need(Capability::CAP_DAC_OVERRIDE, Right::Write, "the guest's kernel has judged who may write"),
-    need(Capability::CAP_CHOWN, Right::Write, "SetAttr changes owners"),
-    need(Capability::CAP_FOWNER, Right::Write, "SetAttr changes what others own; O_NOATIME"),
-    need(Capability::CAP_FSETID, Right::Write, "SetAttr sets the set-group-id bit for any group"),
-    need(Capability::CAP_SETUID, Right::Write, "what is made is its caller's"),
-    need(Capability::CAP_SETGID, Right::Write, "what is made is of its caller's group"),
-    need(Capability::CAP_SETFCAP, Right::Write, "SetXattr sets file capabilities"),
+/// What the operations of a read-only share need of root's power, within the map.
+const READ: &[Need] = &[need(Capability::CAP_DAC_READ_SEARCH, "the guest's kernel has judged who may read")];
+
+/// What those of any other need.
+const WRITE: &[Need] = &[
+    need(Capability::CAP_DAC_OVERRIDE, "the guest's kernel has judged who may read and write"),
+    need(Capability::CAP_CHOWN, "SetAttr changes owners"),
+    need(Capability::CAP_FOWNER, "SetAttr changes what others own; O_NOATIME"),
+    need(Capability::CAP_FSETID, "SetAttr sets the set-group-id bit for any group"),
+    need(Capability::CAP_SETUID, "what is made is its caller's"),
+    need(Capability::CAP_SETGID, "what is made is of its caller's group"),
+    need(Capability::CAP_SETFCAP, "SetXattr sets file capabilities"),
 ];
 
-/// Besides, where the host's root makes device nodes.
-const DEVICES: &[Need] = &[need(Capability::CAP_MKNOD, Right::Write, "Mknod makes device nodes")];
+/// Besides, where the host's root may make device nodes.
+const DEVICES: &[Need] = &[need(Capability::CAP_MKNOD, "Mknod makes device nodes")];
 
 /// The capabilities of the helper of a share, which the warden hands down.
-pub(crate) fn capabilities(rights: Rights, namespace: User) -> Vec<Capability> {
-    let devices = if namespace == User::Stay { DEVICES } else { &[] };
-    of(CAPABILITIES, rights).into_iter().chain(of(devices, rights)).collect()
+pub(crate) fn capabilities(rights: Rights, guard: Guard) -> Vec<Need> {
+    match (rights.allow(Right::Write), guard.devices) {
+        (false, _) => READ.to_vec(),
+        (true, false) => WRITE.to_vec(),
+        (true, true) => [WRITE, DEVICES].concat(),
+    }
 }
 
 /// Flags of clone(2) that make namespaces.

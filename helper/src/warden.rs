@@ -54,9 +54,9 @@ pub(crate) fn run(args: &Args, socket: &UnixStream) -> std::result::Result<Endin
     let identity = Identity::decide(args)?;
     let closed = guard::closed(&dir, &identity)?;
     let hello = greet(socket, &identity)?;
-    let clone = enter(args, &identity, &dir)?;
+    let clone = enter(args, &identity, dir)?;
     let guard = Guard::decide(args, &identity, clone.mount.source, closed);
-    let warden = Warden { args, clone, guard, namespace: identity.namespace, channels: hello.channels };
+    let warden = Warden { args, clone, guard, channels: hello.channels };
     let signals = signals().step("wait for signals")?;
     warden.confine()?;
     warden.watch(socket, &signals)
@@ -90,9 +90,9 @@ struct Held {
 }
 
 /// Enters the share's namespaces and leaves everything else.
-fn enter(args: &Args, identity: &Identity, dir: &OwnedFd) -> std::result::Result<Held, Fatal> {
+fn enter(args: &Args, identity: &Identity, dir: OwnedFd) -> std::result::Result<Held, Fatal> {
     // The working directory goes along into the new mount namespace, where the descriptor would be a stranger.
-    fchdir(dir).step(format!("enter the shared directory {}", args.shared_dir.display()))?;
+    fchdir(&dir).step(format!("enter the shared directory {}", args.shared_dir.display()))?;
     match identity.namespace {
         User::Stay => namespace::enter(User::Stay)?,
         User::New => {
@@ -104,7 +104,7 @@ fn enter(args: &Args, identity: &Identity, dir: &OwnedFd) -> std::result::Result
     }
     sandbox::not_dumpable()?;
     namespace::isolate();
-    let mount = Clone::of_working_dir(dir, args.rights())?;
+    let mount = Clone::of_working_dir(&dir, args.rights())?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = open("/proc", flags, Mode::empty()).step("open /proc")?;
     if !args.no_empty_root {
@@ -128,16 +128,16 @@ struct Warden<'a> {
     args: &'a Args,
     clone: Held,
     guard: Guard,
-    namespace: User,
     channels: u16,
 }
 
 /// A helper at work.
 struct Helper {
     process: OwnedFd,
-    /// The server's ends.
-    ends: Vec<Channel>,
 }
+
+/// The server's ends of its channels. Once handed over they are the server's alone, so that a helper sees them close.
+type Ends = Vec<Channel>;
 
 /// What ends the wait.
 enum Event {
@@ -153,15 +153,15 @@ impl Warden<'_> {
     /// Keeps nothing but what a helper needs, which is this process's child, and what watching it does.
     fn confine(&self) -> std::result::Result<(), Fatal> {
         sandbox::no_new_privs()?;
-        caps::keep(&walls::capabilities(self.args.rights(), self.namespace))?;
+        caps::keep(&walls::capabilities(self.args.rights(), self.guard))?;
         Program::absent(&[libc::SYS_clone3], self.args.seccomp)?.apply()?;
         Program::new(&walls::warden(self.args.rights()), self.args.seccomp)?.apply()
     }
 
     /// Opens the share to the server, and keeps it open.
     fn watch(&self, socket: &UnixStream, signals: &SignalFd) -> std::result::Result<Ending, Fatal> {
-        let mut helper = self.start()?;
-        self.welcome(socket, &helper).step("open the share to the server")?;
+        let (mut helper, ends) = self.start()?;
+        self.welcome(socket, ends).step("open the share to the server")?;
         log::info!("serving {}", self.args.shared_dir.display());
         let mut rate = Rate::new(RESTARTS, RESTARTS_WITHIN);
         loop {
@@ -186,23 +186,24 @@ impl Warden<'_> {
             if let Pause::Over = rest(pause, socket, signals).step("wait before starting another helper")? {
                 return Ok(Ending::Done);
             }
-            helper = self.start()?;
-            match self.renew(socket, &helper) {
+            let (another, ends) = self.start()?;
+            helper = another;
+            match self.renew(socket, ends) {
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return self.stop(&helper, Ending::Done),
                 renewed => renewed.step("tell the server of the new helper")?,
             }
         }
     }
 
-    fn welcome(&self, socket: &UnixStream, helper: &Helper) -> Result<()> {
+    fn welcome(&self, socket: &UnixStream, ends: Ends) -> Result<()> {
         send_news(socket, &News::Welcome(Facts { version: VERSION, readonly: self.args.readonly }))?;
         pass(socket, self.clone.mount.root()?.as_fd())?;
-        helper.ends.iter().try_for_each(|end| pass(socket, end.as_fd()))
+        ends.iter().try_for_each(|end| pass(socket, end.as_fd()))
     }
 
-    fn renew(&self, socket: &UnixStream, helper: &Helper) -> Result<()> {
+    fn renew(&self, socket: &UnixStream, ends: Ends) -> Result<()> {
         send_news(socket, &News::Renewed)?;
-        helper.ends.iter().try_for_each(|end| pass(socket, end.as_fd()))
+        ends.iter().try_for_each(|end| pass(socket, end.as_fd()))
     }
 
     /// A server that broke the protocol hears that it is over; it need not listen.
@@ -218,7 +219,7 @@ impl Warden<'_> {
     }
 
     /// Forks a helper and waits until its walls stand.
-    fn start(&self) -> std::result::Result<Helper, Fatal> {
+    fn start(&self) -> std::result::Result<(Helper, Ends), Fatal> {
         let step = "start the helper";
         let pairs: Vec<_> = (0..self.channels).map(|_| Channel::pair()).collect::<Result<_>>().step(step)?;
         let (ends, served): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -235,7 +236,7 @@ impl Warden<'_> {
         let mut text = [0; REASON];
         let heard = told.receive(&mut text).step(step)?;
         match text.get(..heard.len).unwrap_or_default() {
-            READY => Ok(Helper { process: pidfd_open(pid, PidfdFlags::empty()).step(step)?, ends }),
+            READY => Ok((Helper { process: pidfd_open(pid, PidfdFlags::empty()).step(step)? }, ends)),
             b"" => Err(Fatal::new(step, "it died at once")),
             why => Err(Fatal::relayed(String::from_utf8_lossy(why).into_owned())),
         }
@@ -257,7 +258,7 @@ impl Warden<'_> {
             kept.into_iter().chain(journal::descriptor()).chain(channels.iter().map(AsFd::as_fd)).collect();
         sys::close_others(&kept).step("close what is the warden's")?;
         sys::forget_signals().step("reset its signals")?;
-        let walls = Walls { seccomp: self.args.seccomp, landlock: !self.args.no_landlock, namespace: self.namespace };
+        let walls = Walls { seccomp: self.args.seccomp, landlock: !self.args.no_landlock };
         worker::run(&share, channels, walls, || say(ready, READY))
     }
 

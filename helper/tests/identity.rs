@@ -257,9 +257,13 @@ fn mapped(by: By, uid: u32, dir: &Path, options: &[&str]) -> (String, String, (u
     let mut hello = [0; 512];
     std::io::Read::read_exact(&mut &raw, &mut hello).unwrap();
     let hex: String = hello.iter().map(|byte| format!("{byte:02x}")).collect();
-    let program = "open S,q(+<&=0); setsockopt(S,1,16,1); syswrite(S,pack('H*',shift)); \
-                   sysread(S,$n,512); syswrite(STDERR,$n); \
-                   for (qw(uid_map gid_map)) { open F,\"/proc/self/$_\"; print join(' ',split(' ',$_)),\"\\n\" while <F>; print \"-\\n\" }";
+    let program = r#"open S, "+<&=0"; setsockopt(S, 1, 16, 1); syswrite(S, pack("H*", shift));
+        sysread(S, $news, 512); syswrite(STDERR, $news);
+        for my $map (qw(uid_map gid_map)) {
+            open F, "/proc/self/$map";
+            while (my $line = <F>) { print join(" ", split(" ", $line)), "\n" }
+            print "-\n";
+        }"#;
     let id = uid.to_string();
     let output = Command::new("setpriv")
         .args(["--reuid", &id, "--regid", &id, "--clear-groups", "unshare", "--user", "perl", "-e", program, &hex])

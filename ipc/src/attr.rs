@@ -140,9 +140,16 @@ fn time(stamp: &StatxTimestamp) -> Time {
 }
 
 /// Permission bits with set-id and sticky: 0 to 07777. chmod(2)
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Mode(u32);
+
+/// In octal, as everybody reads it.
+impl std::fmt::Debug for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "0{:03o}", self.0)
+    }
+}
 
 impl Mode {
     /// The permission bits of `mode`; file type bits are cut off.

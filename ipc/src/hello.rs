@@ -27,7 +27,7 @@ pub const VERSION: u32 = 1;
 /// Bytes of every message of the handshake.
 const LENGTH: usize = 512;
 /// Most bytes of a reason.
-const REASON_MAX: usize = 300;
+const REASON_MAX: usize = 400;
 /// Most channels one server may ask for.
 pub const CHANNELS_MAX: u16 = 64;
 
@@ -110,10 +110,17 @@ pub fn receive_hello(socket: &UnixStream) -> Result<(Hello, i32)> {
 /// Those of write(2).
 pub fn send_news(mut socket: &UnixStream, news: &News) -> Result<()> {
     let news = match news {
-        News::Refused(reason) => &News::Refused(reason.chars().take(REASON_MAX / 4).collect()),
+        News::Refused(reason) => &News::Refused(cut(reason)),
         other => other,
     };
     Ok(socket.write_all(&message(news)?)?)
+}
+
+/// As many whole characters as fit.
+fn cut(reason: &str) -> String {
+    let ends = reason.char_indices().map(|(at, char)| at.saturating_add(char.len_utf8()));
+    let end = ends.take_while(|&end| end <= REASON_MAX).last().unwrap_or(0);
+    reason.get(..end).unwrap_or_default().to_owned()
 }
 
 /// Waits for the warden to say something.
@@ -172,6 +179,13 @@ mod tests {
         }
         drop(warden);
         assert_eq!(receive_news(&server), Err(Errno::ECONNRESET));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_two_characters() {
+        let (server, warden) = UnixStream::pair().unwrap();
+        send_news(&warden, &News::Refused("x".repeat(REASON_MAX - 1) + "\u{fc}")).unwrap();
+        assert_eq!(receive_news(&server), Ok(News::Refused("x".repeat(REASON_MAX - 1))));
     }
 
     #[test]

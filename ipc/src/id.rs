@@ -27,3 +27,13 @@ pub enum Caller {
         group: Option<GuestGid>,
     },
 }
+
+impl std::fmt::Display for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Root => f.write_str("root"),
+            Self::User { uid, gid, group: None } => write!(f, "uid={} gid={}", uid.0, gid.0),
+            Self::User { uid, gid, group: Some(group) } => write!(f, "uid={} gid={} group={}", uid.0, gid.0, group.0),
+        }
+    }
+}

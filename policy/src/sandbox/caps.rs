@@ -5,22 +5,14 @@ use std::fmt::Display;
 use caps::{CapSet, Capability, CapsHashSet};
 
 use crate::fatal::Fatal;
-use crate::right::{Right, Rights};
 
 /// A row of a list of capabilities.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     /// What is kept.
     pub capability: Capability,
-    /// In shares that grant this right.
-    pub right: Right,
     /// What for.
     pub why: &'static str,
-}
-
-/// The capabilities that `table` keeps in a share with `rights`.
-pub fn of(table: &[Need], rights: Rights) -> Vec<Capability> {
-    table.iter().filter(|need| rights.allow(need.right)).map(|need| need.capability).collect()
 }
 
 /// Keeps `list` in the permitted and effective sets, as far as it is there; inheritable and ambient sets become empty,
@@ -28,8 +20,8 @@ pub fn of(table: &[Need], rights: Rights) -> Vec<Capability> {
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn keep(list: &[Capability]) -> Result<(), Fatal> {
-    let list: CapsHashSet = list.iter().copied().collect();
+pub fn keep(list: &[Need]) -> Result<(), Fatal> {
+    let list: CapsHashSet = list.iter().map(|need| need.capability).collect();
     let permitted = told(caps::read(None, CapSet::Permitted))?;
     if told(caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP))? {
         for capability in told(caps::read(None, CapSet::Bounding))?.difference(&list) {
@@ -45,17 +37,4 @@ pub fn keep(list: &[Capability]) -> Result<(), Fatal> {
 
 fn told<T>(result: Result<T, impl Display>) -> Result<T, Fatal> {
     result.map_err(|error| Fatal::new("cut the capabilities", error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_only_share_keeps_fewer_capabilities() {
-        let need = |capability, right| Need { capability, right, why: "" };
-        let table = [need(Capability::CAP_CHOWN, Right::Write), need(Capability::CAP_DAC_READ_SEARCH, Right::Read)];
-        assert_eq!(of(&table, Rights::READ), [Capability::CAP_DAC_READ_SEARCH]);
-        assert_eq!(of(&table, Rights::READ_WRITE).len(), 2);
-    }
 }
