@@ -7,7 +7,9 @@
 
 use std::fmt;
 
+use postern_ipc::id::{GuestGid, GuestUid};
 use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::host::{HostGid, HostUid};
 use postern_policy::idmap::{Extent, IdMap, IdMaps};
 use postern_policy::sandbox::namespace::User;
 use postern_policy::subid::{self, Grant};
@@ -118,11 +120,12 @@ impl Identity {
     }
 
     /// The map of the server's user namespace, and its own ids inside. `server` are its ids on the host.
-    pub(crate) fn for_server(&self, server: (u32, u32)) -> Result<(IdMaps, u32, u32), Fatal> {
+    pub(crate) fn for_server(&self, server: (HostUid, HostGid)) -> Result<(IdMaps, GuestUid, GuestGid), Fatal> {
+        let (HostUid(server_uid), HostGid(server_gid)) = server;
         let (uids, uid, gids, gid) = match self.by {
             Starter::Root => {
-                let (uids, uid) = beside(&self.maps.uids, server.0)?;
-                let (gids, gid) = beside(&self.maps.gids, server.1)?;
+                let (uids, uid) = beside(&self.maps.uids, server_uid)?;
+                let (gids, gid) = beside(&self.maps.gids, server_gid)?;
                 (uids, uid, gids, gid)
             }
             Starter::User { uid, gid } => {
@@ -134,7 +137,20 @@ impl Identity {
         if uid == 0 {
             log::warn!("the server has no user id of its own: it shares guest root's");
         }
-        Ok((IdMaps { uids, gids }, uid, gid))
+        Ok((IdMaps { uids, gids }, GuestUid(uid), GuestGid(gid)))
+    }
+
+    /// Who guest root is on the host, for people.
+    pub(crate) fn root(&self) -> String {
+        match (self.maps.host_uid(GuestUid(0)), self.maps.host_gid(GuestGid(0))) {
+            (Some(uid), Some(gid)) => format!("guest root is uid {uid} gid {gid}"),
+            _ => "guest root is nobody".into(),
+        }
+    }
+
+    /// Groups can be left once there are some to join.
+    pub(crate) fn has_groups(&self) -> bool {
+        self.by == Starter::Root || self.writers[1] != Writer::Direct
     }
 }
 

@@ -53,6 +53,9 @@ fn run(args: &Args) -> Result<Ending, Fatal> {
     args.warn_of_weakness();
     let ended = warden::run(args, &socket);
     if let Err(fatal) = &ended {
+        if args.syslog {
+            log::error!("{fatal}");
+        }
         // Whether the server is there to hear it makes no difference.
         let _ = send_news(&socket, &News::Refused(fatal.to_string()));
     }

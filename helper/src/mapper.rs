@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::host::{HostGid, HostUid};
 use postern_policy::idmap::{IdMap, IdMaps};
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 
@@ -127,7 +128,7 @@ fn serve(mut wire: UnixStream, inside: Pid, maps: &IdMaps, writers: &[Writer; 2]
 }
 
 /// The user and group ids of a process as they are on this side.
-pub(crate) fn ids_of(pid: Pid) -> Result<(u32, u32), Fatal> {
+pub(crate) fn ids_of(pid: Pid) -> Result<(HostUid, HostGid), Fatal> {
     let path = format!("/proc/{}/status", pid.as_raw_nonzero());
     let step = || format!("read the server's ids from {path}");
     let status = fs::read_to_string(&path).step(step())?;
@@ -135,5 +136,6 @@ pub(crate) fn ids_of(pid: Pid) -> Result<(u32, u32), Fatal> {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_ascii_whitespace().nth(1)?.parse().ok()
     };
-    id("Uid:").zip(id("Gid:")).ok_or_else(|| Fatal::new(step(), "there are none"))
+    let ids = id("Uid:").map(HostUid).zip(id("Gid:").map(HostGid));
+    ids.ok_or_else(|| Fatal::new(step(), "there are none"))
 }

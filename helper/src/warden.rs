@@ -14,7 +14,6 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use postern_ipc::channel::{Channel, pass};
 use postern_ipc::hello::{CHANNELS_MAX, Hello, News, Share as Facts, VERSION, receive_hello, send_news};
-use postern_ipc::id::{GuestGid, GuestUid};
 use postern_ipc::{Errno, Result};
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::journal;
@@ -54,6 +53,7 @@ pub(crate) fn run(args: &Args, socket: &UnixStream) -> std::result::Result<Endin
     let identity = Identity::decide(args)?;
     let closed = guard::closed(&dir, &identity)?;
     let hello = greet(socket, &identity)?;
+    log::info!("{}: {}", args.shared_dir.display(), identity.root());
     let clone = enter(args, &identity, dir)?;
     let guard = Guard::decide(args, &identity, clone.mount.source, closed);
     let warden = Warden { args, clone, guard, channels: hello.channels };
@@ -78,7 +78,7 @@ fn greet(socket: &UnixStream, identity: &Identity) -> std::result::Result<Hello,
         let pid = Pid::from_raw(pid).ok_or_else(|| Fatal::new(step, "it has no process id here"))?;
         let (maps, uid, gid) = identity.for_server(mapper::ids_of(pid)?)?;
         mapper::write(pid, &maps, &identity.writers)?;
-        send_news(socket, &News::Mapped { uid: GuestUid(uid), gid: GuestGid(gid) }).step(step)?;
+        send_news(socket, &News::Mapped { uid, gid }).step(step)?;
     }
     Ok(hello)
 }
@@ -99,7 +99,7 @@ fn enter(args: &Args, identity: &Identity, dir: OwnedFd) -> std::result::Result<
             let outside = Outside::new(&identity.maps, &identity.writers)?;
             namespace::enter(User::New)?;
             outside.map()?;
-            become_root()?;
+            become_root(identity)?;
         }
     }
     sandbox::not_dumpable()?;
@@ -114,11 +114,10 @@ fn enter(args: &Args, identity: &Identity, dir: OwnedFd) -> std::result::Result<
 }
 
 /// Root of the mapped ids. Where one id only is mapped the user's groups stay; nobody inside can name them.
-fn become_root() -> std::result::Result<(), Fatal> {
+fn become_root(identity: &Identity) -> std::result::Result<(), Fatal> {
     let step = "become root of the mapped ids";
-    match nix::unistd::setgroups(&[]) {
-        Ok(()) | Err(nix::Error::EPERM) => {}
-        Err(errno) => return Err(errno).step(step),
+    if identity.has_groups() {
+        nix::unistd::setgroups(&[]).step(step)?;
     }
     nix::unistd::setresgid(0.into(), 0.into(), 0.into()).step(step)?;
     nix::unistd::setresuid(0.into(), 0.into(), 0.into()).step(step)
@@ -162,7 +161,6 @@ impl Warden<'_> {
     fn watch(&self, socket: &UnixStream, signals: &SignalFd) -> std::result::Result<Ending, Fatal> {
         let (mut helper, ends) = self.start()?;
         self.welcome(socket, ends).step("open the share to the server")?;
-        log::info!("serving {}", self.args.shared_dir.display());
         let mut rate = Rate::new(RESTARTS, RESTARTS_WITHIN);
         loop {
             let status = match wait(&helper, socket, signals).step("wait for the helper")? {
@@ -181,18 +179,36 @@ impl Warden<'_> {
                 self.refuse(socket);
                 return Ok(Ending::Protocol);
             }
-            let pause = rate.count(Instant::now());
-            log::error!("the helper {}; starting another{}", death(&status), after(pause));
-            if let Pause::Over = rest(pause, socket, signals).step("wait before starting another helper")? {
-                return Ok(Ending::Done);
-            }
-            let (another, ends) = self.start()?;
+            log::error!("the helper {}", death(&status));
+            let Some((another, ends)) = self.replace(&mut rate, socket, signals)? else { return Ok(Ending::Done) };
             helper = another;
             match self.renew(socket, ends) {
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return self.stop(&helper, Ending::Done),
                 renewed => renewed.step("tell the server of the new helper")?,
             }
         }
+    }
+
+    /// Starts another helper, after a pause if that happens too often. `None` if the end comes first. What keeps it from
+    /// starting may pass, so it is tried several times.
+    fn replace(
+        &self,
+        rate: &mut Rate,
+        socket: &UnixStream,
+        signals: &SignalFd,
+    ) -> std::result::Result<Option<(Helper, Ends)>, Fatal> {
+        for tries in (0..RESTARTS).rev() {
+            let pause = rate.count(Instant::now());
+            log::info!("starting another helper{}", after(pause));
+            if let Pause::Over = rest(pause, socket, signals).step("wait before starting another helper")? {
+                return Ok(None);
+            }
+            match self.start() {
+                Err(fatal) if tries > 0 => log::error!("{fatal}"),
+                started => return started.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     fn welcome(&self, socket: &UnixStream, ends: Ends) -> Result<()> {

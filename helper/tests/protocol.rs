@@ -174,6 +174,52 @@ fn a_descriptor_of_another_mount_ends_it() {
     }
 }
 
+// The plain mount id of a memory file is 0, as is a field that the kernel did not fill.
+#[test]
+fn a_descriptor_of_a_file_without_a_mount_ends_it() {
+    let raw = Raw::new();
+    let memory = rustix::fs::memfd_create("m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let pinned = path(format!("/proc/self/fd/{}", memory.as_raw_fd()).as_ref());
+    raw.channel.send(&[&stat(), b""], &[pinned.as_fd()]).unwrap();
+    raw.ends("a descriptor is not of the share's mounts");
+}
+
+// ATTACKS B1: whoever asks such a file system for attributes waits until he is killed.
+#[test]
+fn a_descriptor_of_a_fuse_mount_that_never_answers_ends_it() {
+    let Ok(device) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") else { return };
+    let at = dir();
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("mute"), at.path(), Some("fuse"), flags, Some(options.as_str())).unwrap();
+    let raw = Raw::new();
+    raw.channel.send(&[&stat(), b""], &[path(at.path()).as_fd()]).unwrap();
+    raw.ends("a descriptor is not of the share's mounts");
+    nix::mount::umount2(at.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn the_socket_may_be_a_seqpacket_one() {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    let dir = dir();
+    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    let (socket, theirs) = (UnixStream::from(pair.0), pair.1);
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "exec \"$0\" --sock-fd 3 --shared-dir \"$1\" 3<&0 2>/dev/null"])
+        .args([env!("CARGO_BIN_EXE_postern-helper").as_ref(), dir.path()])
+        .stdin(theirs)
+        .spawn()
+        .unwrap();
+    send_hello(&socket, &Hello { version: VERSION, channels: 2, wants_map: false }).unwrap();
+    assert!(matches!(receive_news(&socket), Ok(News::Welcome(_))));
+    let root = take(&socket).unwrap();
+    let links = postern_ipc::client::Links::new(take_all(&socket, 2));
+    let attr = links.call(ROOT, &Stat {}, &[root.as_fd()], b"", |attr, _, _| attr).unwrap();
+    assert_eq!(attr, Attr::of(&root).unwrap());
+    drop(socket);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn a_server_that_speaks_out_of_turn_ends_it() {
     let raw = Raw::new();
