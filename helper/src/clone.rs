@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 use postern_ipc::{Errno, Result};
-use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::fatal::{Started, Step as _};
 use postern_policy::right::{Right, Rights};
 use rustix::fs::{
     AtFlags, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, fstatvfs, openat, openat2,
@@ -84,7 +84,7 @@ pub(crate) struct Source {
 impl Clone {
     /// Clones the mount of the working directory, which is `dir` as this mount namespace has it; its mounts are
     /// private, none comes or goes meanwhile.
-    pub(crate) fn of_working_dir(dir: &OwnedFd, rights: Rights) -> std::result::Result<Self, Fatal> {
+    pub(crate) fn of_working_dir(dir: &OwnedFd, rights: Rights) -> Started<Self> {
         let step = "clone the mount of the shared directory";
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC

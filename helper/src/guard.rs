@@ -11,7 +11,7 @@ use nix::libc;
 use postern_ipc::attr::{Mode, NodeKind};
 use postern_ipc::name::XattrName;
 use postern_ipc::{Errno, Result};
-use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::fatal::{Started, Step as _};
 use postern_policy::idmap::Extent;
 use postern_policy::sandbox::namespace::User;
 use rustix::fs::{AtFlags, Mode as Bits, OFlags, StatxFlags, openat, statx};
@@ -84,7 +84,7 @@ impl Guard {
 
 /// Whether some directory from `dir` up to the root lets only its owner through, and that is root or the one real user
 /// whose ids are mapped anyway.
-pub(crate) fn closed(dir: &OwnedFd, identity: &Identity) -> std::result::Result<bool, Fatal> {
+pub(crate) fn closed(dir: &OwnedFd, identity: &Identity) -> Started<bool> {
     let step = "judge who can reach the shared directory";
     let mut dir = dir.try_clone().step(step)?;
     loop {

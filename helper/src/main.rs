@@ -13,8 +13,10 @@ use postern_policy::journal;
 
 mod args;
 mod caller;
+mod child;
 mod clone;
 mod ending;
+mod event;
 mod guard;
 mod identity;
 mod mapper;

@@ -36,6 +36,9 @@ impl Display for Fatal {
 
 impl std::error::Error for Fatal {}
 
+/// What a step of a program's start gives.
+pub type Started<T> = Result<T, Fatal>;
+
 /// Names the step that failed.
 pub trait Step<T> {
     /// As [`Fatal::new`].

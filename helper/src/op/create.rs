@@ -44,7 +44,7 @@ impl Serve for Create {
                     return Ok((Attr::of(&file)?, [file], vec![]));
                 }
             }
-            match self.open_existing(&dir, share) {
+            match open_existing(&self, &dir, share) {
                 Err(Errno::ENOENT) => {}
                 opened => {
                     let file = opened?;
@@ -56,19 +56,13 @@ impl Serve for Create {
     }
 }
 
-trait OpenExisting {
-    fn open_existing(&self, dir: &Pin, share: &Share) -> Result<OwnedFd>;
-}
-
-impl OpenExisting for Create {
-    /// What is there is judged by O_PATH before it is opened: a pipe or a device never is.
-    fn open_existing(&self, dir: &Pin, share: &Share) -> Result<OwnedFd> {
-        let node = Pin::prove(share.pin_name(dir, &self.name)?, share).map_err(|why| match why {
-            Disbelief::Errno(errno) => errno,
-            Disbelief::Malformed(_) => Errno::EXDEV,
-        })?;
-        open::file(&node, self.flags.difference(OpenFlags::EXCL), share)
-    }
+/// What is there is judged by O_PATH before it is opened: a pipe or a device never is.
+fn open_existing(op: &Create, dir: &Pin, share: &Share) -> Result<OwnedFd> {
+    let node = Pin::prove(share.pin_name(dir, &op.name)?, share).map_err(|why| match why {
+        Disbelief::Errno(errno) => errno,
+        Disbelief::Malformed(_) => Errno::EXDEV,
+    })?;
+    open::file(&node, op.flags.difference(OpenFlags::EXCL), share)
 }
 
 impl Serve for TmpFile {
