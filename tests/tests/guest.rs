@@ -300,9 +300,9 @@ const NEW_KERNEL: &[Row] = &[
     row(
         "O_TMPFILE makes a file without a name, which a link names",
         r#"perl -e 'sysopen(F, ".", 020200002) or die $!; syswrite F, "x"; print((stat F)[3], "\n");
-           syscall(265, -100, "/proc/self/fd/" . fileno(F), -100, "f", 0x400)'; cat f"#,
+           my ($from, $to) = ("/proc/self/fd/" . fileno(F), "f"); syscall(265, -100, $from, -100, $to, 0x400)'; cat f"#,
         "0\nx",
-        "f 0:0 600 \"x\"",
+        "f 0:0 644 \"x\"",
     ),
     row(
         "chattr sets an inode's flags",

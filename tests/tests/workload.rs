@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use postern_tests::guest::{Guest, Kernel};
-use postern_tests::kind::Kind;
+use postern_tests::kind::{Kind, Range, to_guest};
 use postern_tests::share::Server;
 use tempfile::TempDir;
 
@@ -148,14 +148,20 @@ fn what_the_host_renames_and_replaces_is_seen_whole() {
     let kind = Kind::Mapped;
     let share = served(kind);
     let dir = share.dir();
+    let root = Some(kind.uids()[0].host);
+    let write = |name: &str, text: String| {
+        fs::write(dir.join(name), text).unwrap();
+        chown(dir.join(name), root, root).unwrap();
+    };
     let replace = |version: u32| {
-        fs::write(dir.join("new"), format!("version {version}\n").repeat(10_000)).unwrap();
+        write("new", format!("version {version}\n").repeat(10_000));
         fs::rename(dir.join("new"), dir.join("file")).unwrap();
         fs::rename(dir.join("a"), dir.join("b")).unwrap();
-        fs::write(dir.join("b/made"), version.to_string()).unwrap();
+        write("b/made", version.to_string());
         fs::rename(dir.join("b"), dir.join("a")).unwrap();
     };
     fs::create_dir(dir.join("a")).unwrap();
+    chown(dir.join("a"), root, root).unwrap();
     replace(0);
     let mut guest = Guest::boot(Kernel::Uml, kind, &[("mnt", &share)]);
     let done = AtomicBool::new(false);
@@ -209,10 +215,16 @@ fn on_host(dir: &Path, script: &str) -> String {
     text(&done.stdout)
 }
 
-/// A listing of the host with the guest's ids: everything belongs to its root.
+/// A listing of the host with the guest's ids.
 fn as_guest(kind: Kind, listing: &str) -> String {
-    let root = kind.uids()[0].host;
-    listing.replace(&format!(" {root}:{root}"), " 0:0")
+    let id = |map: &[Range], host: &str| Some(to_guest(map, host.parse().ok()?)?.to_string());
+    let owners = |word: &str| {
+        let (uid, gid) = word.split_once(':')?;
+        Some(format!("{}:{}", id(&kind.uids(), uid)?, id(&kind.gids(), gid)?))
+    };
+    let line =
+        |line: &str| line.split(' ').map(|w| owners(w).unwrap_or_else(|| w.into())).collect::<Vec<_>>().join(" ");
+    listing.lines().map(|l| line(l) + "\n").collect()
 }
 
 fn equal(side: &str, is: &str, should: &str) {
