@@ -157,6 +157,9 @@ impl Link {
         let got = channel.receive(&mut self.input).map_err(|_| Broken::Unanswered)?;
         let message =
             self.input.get(..got.len).filter(|m| !m.is_empty() && !got.truncated).ok_or(Broken::Unanswered)?;
+        if got.lost {
+            return Err(Broken::Refused(Errno::ENFILE));
+        }
         answer::<O>(message, self.serial, got.descriptors).map_err(|malformed| {
             log::error!("the helper's answer to {:?} is malformed: {malformed}", O::KIND);
             Broken::Unanswered

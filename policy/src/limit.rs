@@ -6,13 +6,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::fatal::{Fatal, Step as _};
 
-/// Sets how many descriptors this process may have open, for good. What its caller allows is not exceeded.
+/// Sets how many descriptors this process may have open, for good, and tells: what its caller allows is not exceeded.
 ///
 /// # Errors
 /// If it cannot be set.
-pub fn descriptors(wanted: u64) -> Result<(), Fatal> {
+pub fn descriptors(wanted: u64) -> Result<u64, Fatal> {
     let allowed = getrlimit(Resource::Nofile).maximum.map_or(wanted, |most| most.min(wanted));
-    both(Resource::Nofile, allowed).step("limit the open descriptors")
+    both(Resource::Nofile, allowed).step("limit the open descriptors")?;
+    Ok(allowed)
 }
 
 /// No core file: it would hold what the guest's files hold.

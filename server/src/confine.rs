@@ -14,15 +14,15 @@ use postern_policy::sandbox::{self, caps, landlock, namespace};
 use crate::args::ProcessArgs;
 use crate::fs::walk::Walker;
 
-/// Before anything else: limits, and another id than root's.
+/// Before anything else: limits, and another id than root's. Tells how many descriptors may be open.
 ///
 /// # Errors
 /// Says what cannot be given up.
-pub fn step_down(args: &ProcessArgs) -> Result<(), Fatal> {
-    limit::descriptors(args.rlimit_nofile)?;
+pub fn step_down(args: &ProcessArgs) -> Result<u64, Fatal> {
+    let descriptors = limit::descriptors(args.rlimit_nofile)?;
     limit::no_core()?;
     if !Uid::effective().is_root() {
-        return Ok(());
+        return Ok(descriptors);
     }
     let step = || format!("become {} (--user)", args.user);
     let user = match args.user.parse() {
@@ -35,7 +35,8 @@ pub fn step_down(args: &ProcessArgs) -> Result<(), Fatal> {
             Fatal::new(step(), "the server must not be root").hint("choose a user that owns nothing in the share")
         );
     }
-    become_ids(user.uid, user.gid).step(step())
+    become_ids(user.uid, user.gid).step(step())?;
+    Ok(descriptors)
 }
 
 fn become_ids(uid: Uid, gid: Gid) -> Result<(), Errno> {

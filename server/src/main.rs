@@ -36,14 +36,14 @@ fn serve(args: &Virtiofs) -> std::result::Result<(), Fatal> {
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     let socket = launch::socket(&args.socket)?;
     let helper = launch::helper(&args.share, process)?;
-    confine::step_down(process)?;
+    let descriptors = confine::step_down(process)?;
     let channels = args.socket.num_request_queues.saturating_add(process.thread_pool_size);
     let (facts, walker) = confine::meet(&helper, channels)?;
     let step = "open the share";
     let root = take(&helper).step(step)?;
     let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
     let share = Share { root, links: Arc::clone(&links), walker };
-    let tree = Arc::new(Tree::new(share, process.rlimit_nofile).step(step)?);
+    let tree = Arc::new(Tree::new(share, descriptors).step(step)?);
     let session = Session::new(tree, args.guest.settings(), args.socket.num_request_queues, args.socket.tag.as_deref());
     confine::renounce(process.no_landlock)?;
     let (running, is_running) = std::sync::mpsc::channel();
