@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use nix::errno::Errno;
-use postern_server::fuse::abi::{FlushIn, ForgetIn, InHeader, OutHeader, opcode};
+use postern_server::fuse::abi::{FlushIn, ForgetIn, InHeader, OpenOutFlags, OutHeader, opcode};
 use postern_tests::File;
 use postern_tests::fuse::{Caller, Link, PATIENCE, Pending, Process, Request};
 use postern_tests::prelude::O_RDWR;
@@ -50,7 +50,8 @@ impl<'a> Guest<'a> {
     /// In the place of `process`; it finds out what the server wants to hear.
     pub fn new(process: &'a Process, waiting: Waiting) -> Self {
         let large = process.open("large", O_RDWR).expect("planted");
-        let flushes = process.flush(&large) != Err(Errno::ENOSYS);
+        let wanted = !large.out.contains(OpenOutFlags::NOFLUSH);
+        let flushes = wanted && process.flush(&large) != Err(Errno::ENOSYS);
         let forget = Request::new(opcode::FORGET, 0).arg(&ForgetIn::default()).no_reply();
         let forget = Prepared::new(&process.link, HIGH_PRIORITY, &forget);
         Self { process, large, flushes, waiting, forget, forgetting: Cell::new(false) }
