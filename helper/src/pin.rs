@@ -32,8 +32,8 @@ pub(crate) enum Disbelief {
 /// What [`Pin::prove`] calls.
 pub(crate) const CALLS: &[Call] = &[
     Call::at(libc::SYS_fcntl, "a descriptor of the server's must be O_PATH").eq(1, bits(libc::F_GETFL)),
-    Call::at(libc::SYS_statx, "shows the mount that a descriptor came from"),
-    Call::at(libc::SYS_readlinkat, "shows whether a descriptor's node is still in the share"),
+    Call::any(libc::SYS_statx, "shows the mount that a descriptor came from"),
+    Call::any(libc::SYS_readlinkat, "shows whether a descriptor's node is still in the share"),
     Call::at(libc::SYS_openat, "shows the same of a directory whose path is too long").eq(2, DIR_FLAGS),
 ];
 const DIR_FLAGS: u32 = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::LARGEFILE).bits();

@@ -78,12 +78,12 @@ table! {
 
 /// What every helper calls, whatever its share grants.
 const BASE: &[Call] = &[
-    Call::at(libc::SYS_recvmsg, "takes a request"),
-    Call::at(libc::SYS_sendmsg, "gives an answer"),
-    Call::at(libc::SYS_close, "lets a descriptor go"),
+    Call::any(libc::SYS_recvmsg, "takes a request"),
+    Call::any(libc::SYS_sendmsg, "gives an answer"),
+    Call::any(libc::SYS_close, "lets a descriptor go"),
     Call::at(libc::SYS_fcntl, "a debug build looks whether what it closes is open").eq(1, bits(libc::F_GETFD)),
     Call::any(libc::SYS_write, "logs to the standard error output").eq(0, bits(libc::STDERR_FILENO)),
-    Call::at(libc::SYS_sendto, "logs to the system's log, which is connected").null(4),
+    Call::any(libc::SYS_sendto, "logs to the system's log, which is connected").null(4),
     Call::any(libc::SYS_getpid, "the system's log wants it"),
     Call::any(libc::SYS_clock_gettime, "how long a request took"),
     Call::any(libc::SYS_brk, "memory"),

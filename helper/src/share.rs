@@ -9,7 +9,7 @@ use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp::{Call, bits};
-use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, openat};
+use rustix::fs::{Mode, OFlags, fcntl_setfl, openat};
 use rustix::path::DecInt;
 
 use crate::clone::Place;
@@ -40,6 +40,9 @@ const LEASE_TRIES: [u64; 7] = [1, 4, 16, 64, 128, 256, 512];
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 /// Added whenever content is opened.
 const ALWAYS: OFlags = OFlags::NONBLOCK.union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
+
+/// What F_SETFL sets and clears; it leaves the rest as it is. fcntl(2)
+const SETTABLE: OFlags = OFlags::APPEND.union(OFlags::DIRECT).union(OFlags::NOATIME);
 
 /// O_LARGEFILE is added by the library.
 const fn flags(flags: OFlags) -> u32 {
@@ -75,7 +78,7 @@ pub(crate) const WAIT: Call = Call::any(libc::SYS_clock_nanosleep, "waits for th
 /// O_NONBLOCK is for opening only.
 pub(crate) const BLOCKING: Call = Call::at(libc::SYS_fcntl, "takes O_NONBLOCK away again").eq(1, bits(libc::F_SETFL));
 /// Fills attributes.
-pub(crate) const STAT: Call = Call::at(libc::SYS_statx, "reads attributes");
+pub(crate) const STAT: Call = Call::any(libc::SYS_statx, "reads attributes");
 
 impl Share {
     /// The number of a descriptor: its name in `numbers`.
@@ -100,31 +103,27 @@ impl Share {
 
     /// Opens a pinned regular file or directory. Waits a little for the holder of a lease; EAGAIN when he keeps it.
     pub(crate) fn open(&self, node: &Pin, how: OFlags) -> Result<OwnedFd> {
-        let file = patiently(|| {
-            willing(how, |how| Ok(openat(&self.numbers, Self::number(node), how | ALWAYS, Mode::empty())?))
-        })?;
-        blocking(file)
+        let number = Self::number(node);
+        patiently(|| willing(how, |how| Ok(openat(&self.numbers, number.as_c_str(), how | ALWAYS, Mode::empty())?)))
     }
 
     /// Makes what is not there. `how` says whether by a name (O_CREAT) or without one (O_TMPFILE).
     pub(crate) fn make(&self, dir: &Pin, name: &std::ffi::CStr, how: OFlags, mode: Mode) -> Result<OwnedFd> {
-        blocking(willing(how, |how| Ok(openat(dir, name, how | ALWAYS, mode)?))?)
+        willing(how, |how| Ok(openat(dir, name, how | ALWAYS, mode)?))
     }
 }
 
-/// O_NONBLOCK keeps an open from waiting; a reader of the file has no use for it.
-fn blocking(file: OwnedFd) -> Result<OwnedFd> {
-    let flags = fcntl_getfl(&file)?;
-    fcntl_setfl(&file, flags.difference(OFlags::NONBLOCK))?;
-    Ok(file)
-}
-
-/// O_NOATIME is the owner's; for others a wish that is not granted.
+/// O_NOATIME is the owner's; for others a wish that is not granted. O_NONBLOCK was for opening only.
 fn willing(how: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
-    match open(how) {
-        Err(Errno::EPERM) if how.contains(OFlags::NOATIME) => open(how.difference(OFlags::NOATIME)),
-        opened => opened,
-    }
+    let (file, how) = match open(how) {
+        Err(Errno::EPERM) if how.contains(OFlags::NOATIME) => {
+            let how = how.difference(OFlags::NOATIME);
+            (open(how)?, how)
+        }
+        opened => (opened?, how),
+    };
+    fcntl_setfl(&file, how & SETTABLE)?;
+    Ok(file)
 }
 
 fn patiently<T>(act: impl Fn() -> Result<T>) -> Result<T> {

@@ -29,7 +29,7 @@ impl Serve for SetAttr {
             Call::at(libc::SYS_fchownat, "changes the owner"),
             Call::at(libc::SYS_fchmodat, "changes the permission bits, through the node's number"),
             Call::at(libc::SYS_utimensat, "changes the times"),
-            Call::at(libc::SYS_ftruncate, "changes the size"),
+            Call::any(libc::SYS_ftruncate, "changes the size"),
             share::WRITE,
             share::BLOCKING,
             share::WAIT,

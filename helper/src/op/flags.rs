@@ -83,7 +83,7 @@ impl Serve for GetVersion {
 
 impl Serve for SyncFs {
     const NEEDS: Right = Right::Read;
-    const CALLS: &'static [&'static [Call]] = &[&[Call::at(libc::SYS_syncfs, "writes the file system to disk")], OPEN];
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_syncfs, "writes the file system to disk")], OPEN];
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         syncfs(open(&node, share)?)?;

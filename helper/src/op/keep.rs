@@ -21,8 +21,8 @@ use crate::share::{self, Share};
 
 /// What [`setid`] and [`truncate`] call.
 pub(crate) const CALLS: &[Call] = &[
-    Call::at(libc::SYS_ftruncate, "cuts a file"),
-    Call::at(libc::SYS_fchmod, "puts set-id bits back"),
+    Call::any(libc::SYS_ftruncate, "cuts a file"),
+    Call::any(libc::SYS_fchmod, "puts set-id bits back"),
     share::STAT,
     share::WRITE,
     share::BLOCKING,
@@ -67,7 +67,7 @@ fn writable(node: &Pin, share: &Share) -> Result<OwnedFd> {
 
 impl Serve for Write {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] = &[&[Call::at(libc::SYS_pwrite64, "writes")], CALLS];
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_pwrite64, "writes")], CALLS];
 
     fn serve(self, [node]: [Pin; 1], data: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let file = writable(&node, share)?;
@@ -78,7 +78,7 @@ impl Serve for Write {
 
 impl Serve for Fallocate {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] = &[&[Call::at(libc::SYS_fallocate, "allocates or punches")], CALLS];
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_fallocate, "allocates or punches")], CALLS];
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let file = writable(&node, share)?;
@@ -90,8 +90,7 @@ impl Serve for Fallocate {
 
 impl Serve for CopyRange {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] =
-        &[&[Call::at(libc::SYS_copy_file_range, "copies").descriptor(2), share::READ], CALLS];
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_copy_file_range, "copies"), share::READ], CALLS];
 
     fn serve(self, [from, to]: [Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         from.require_file()?;

@@ -37,7 +37,7 @@ impl Serve for Stat {
 
 impl Serve for Readlink {
     const NEEDS: Right = Right::Read;
-    const CALLS: &'static [&'static [Call]] = &[&[Call::at(libc::SYS_readlinkat, "reads a symbolic link")]];
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_readlinkat, "reads a symbolic link")]];
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         if !node.is_symlink() {

@@ -115,13 +115,14 @@ fn command(by: By, keep: &Path) -> Command {
     }
     // A copy, because the one of the build directory may be out of the user's reach.
     let copy = keep.join("postern-helper");
-    std::fs::copy(helper, &copy).unwrap();
     let script = format!(
-        "mount --bind {etc} /etc && exec setpriv --reuid {id} --regid {id} --clear-groups sh -c '{start}' \"$0\" \"$@\"",
-        etc = etc.display()
+        "cp \"$0\" {copy} && mount --bind {etc} /etc && \
+         exec setpriv --reuid {id} --regid {id} --clear-groups sh -c '{start}' {copy} \"$@\"",
+        etc = etc.display(),
+        copy = copy.display()
     );
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script]).arg(copy);
+    command.args(["--mount", "sh", "-c", &script, helper]);
     command
 }
 

@@ -2,6 +2,9 @@
 //!
 //! A list is a table of [`Call`]s, each with its reason; several rows of one call are alternatives. Whatever no row
 //! allows ends the process. A foreign architecture's calls end it too.
+//!
+//! The kernel remembers calls that are allowed whatever their arguments, and runs no list for them again. So what is
+//! called with every request pins nothing unless the pin keeps something out.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
