@@ -1,8 +1,8 @@
 //! What a guest may plant for the host's users to step on.
 //!
 //! The clone's attributes protect whoever comes through the clone. By the host's own path a set-id file works, so does
-//! a device node. Where the mapped ids are real users' (all of them, or the host's root itself) such things are
-//! refused with EPERM, unless they do nothing on the host's mount either, or no other user can reach the directory, or
+//! a device node. Where a mapped id is a real user's (all of them, the host's root itself, or the one who shares his
+//! directory) such things are refused with EPERM, unless they do nothing on the host's mount either, or no other user can reach the directory, or
 //! an option allows them.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,7 +30,7 @@ pub(crate) struct Guard {
 }
 
 /// Set-id bits.
-const SETID: u32 = libc::S_ISUID | libc::S_ISGID;
+pub(crate) const SETID: u32 = libc::S_ISUID | libc::S_ISGID;
 
 impl Guard {
     /// Decides for a share. `closed` says that no other user can reach the directory.
@@ -55,15 +55,10 @@ impl Guard {
         guard
     }
 
-    /// Whether a file may be made with these permission bits.
+    /// Whether a file may get these permission bits. Not even those it has: between a look at them and the change it
+    /// may be given to somebody else.
     pub(crate) fn file_mode(self, mode: Mode) -> Result<()> {
-        self.new_mode(mode, 0)
-    }
-
-    /// Whether a file with the bits `old` may get these; what it has it may keep.
-    pub(crate) fn new_mode(self, mode: Mode, old: u32) -> Result<()> {
-        let planted = mode.bits() & SETID & !old != 0;
-        if planted && !self.setid { Err(Errno::EPERM) } else { Ok(()) }
+        if mode.bits() & SETID != 0 && !self.setid { Err(Errno::EPERM) } else { Ok(()) }
     }
 
     /// Whether such a node may be made. A character device 0:0 is a whiteout and opens nothing.
@@ -82,22 +77,23 @@ impl Guard {
     }
 }
 
-/// Whether some directory from `dir` up to the root lets only its owner through, and that is root or the one real user
-/// whose ids are mapped anyway.
+/// Whether some directory above `dir`, which is the guest's to open for others, lets only its owner through, and that
+/// is root or the one real user whose ids are mapped anyway.
 pub(crate) fn closed(dir: &OwnedFd, identity: &Identity) -> Started<bool> {
     let step = "judge who can reach the shared directory";
-    let mut dir = dir.try_clone().step(step)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut below = stat(dir).step(step)?.place;
+    let mut above = openat(dir, c"..", flags, Bits::empty()).step(step)?;
     loop {
-        let stat = stat(&dir).step(step)?;
+        let stat = stat(&above).step(step)?;
+        if stat.place == below {
+            return Ok(false);
+        }
         if stat.only_owner && (stat.owner == 0 || alone(&identity.real, stat.owner)) {
             return Ok(true);
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let above = openat(&dir, c"..", flags, Bits::empty()).step(step)?;
-        if self::stat(&above).step(step)?.place == stat.place {
-            return Ok(false);
-        }
-        dir = above;
+        below = stat.place;
+        above = openat(&above, c"..", flags, Bits::empty()).step(step)?;
     }
 }
 
@@ -132,10 +128,9 @@ mod tests {
     const ALLOWS: Guard = Guard { setid: true, devices: true };
 
     #[test]
-    fn set_id_bits_are_refused_unless_they_are_there_already() {
+    fn set_id_bits_are_refused() {
         assert_eq!(REFUSES.file_mode(Mode::new(0o4755)), Err(Errno::EPERM));
-        assert_eq!(REFUSES.new_mode(Mode::new(0o2755), 0o2777), Ok(()));
-        assert_eq!(REFUSES.new_mode(Mode::new(0o6755), 0o2777), Err(Errno::EPERM));
+        assert_eq!(REFUSES.file_mode(Mode::new(0o2755)), Err(Errno::EPERM));
         assert_eq!(REFUSES.file_mode(Mode::new(0o1777)), Ok(()));
         assert_eq!(ALLOWS.file_mode(Mode::new(0o6755)), Ok(()));
     }

@@ -97,26 +97,20 @@ impl Identity {
     fn of_root(args: &Args) -> Result<Self, Fatal> {
         let uids = given(Kind::User, &args.uid_map).unwrap_or_else(|| identity(Kind::User))?;
         let gids = given(Kind::Group, &args.gid_map).unwrap_or_else(|| identity(Kind::Group))?;
-        let granted = |kind: Kind| subid::all(&std::fs::read_to_string(kind.grants()).unwrap_or_default());
-        let real = [subid::others(&granted(Kind::User), &uids), subid::others(&granted(Kind::Group), &gids)];
         let namespace = if args.identity == Form::Host { User::Stay } else { User::New };
         if namespace == User::New && uids.is_identity() {
             log::info!("no id map given: every id is itself; device nodes and trusted.* attributes give EPERM");
         }
         let writers = [Writer::Direct, Writer::Direct];
+        let real = real(&uids, &gids);
         Ok(Self { maps: IdMaps { uids, gids }, writers, namespace, real, by: Starter::Root })
     }
 
     fn of_user(args: &Args, uid: u32, gid: u32) -> Result<Self, Fatal> {
         let (uids, by_uid) = user_map(Kind::User, &args.uid_map, uid, uid)?;
         let (gids, by_gid) = user_map(Kind::Group, &args.gid_map, uid, gid)?;
-        Ok(Self {
-            maps: IdMaps { uids, gids },
-            writers: [by_uid, by_gid],
-            namespace: User::New,
-            real: [vec![], vec![]],
-            by: Starter::User { uid, gid },
-        })
+        let (real, by) = (real(&uids, &gids), Starter::User { uid, gid });
+        Ok(Self { maps: IdMaps { uids, gids }, writers: [by_uid, by_gid], namespace: User::New, real, by })
     }
 
     /// The map of the server's user namespace, and its own ids inside. `server` are its ids on the host.
@@ -152,6 +146,14 @@ impl Identity {
     pub(crate) fn has_groups(&self) -> bool {
         self.by == Starter::Root || self.writers[1] != Writer::Direct
     }
+}
+
+/// What of the maps is nobody's subordinate id.
+fn real(uids: &IdMap, gids: &IdMap) -> [Vec<Extent>; 2] {
+    [(Kind::User, uids), (Kind::Group, gids)].map(|(kind, map)| {
+        let granted = std::fs::read_to_string(kind.grants()).unwrap_or_default();
+        subid::others(&subid::all(&granted), map)
+    })
 }
 
 fn given(kind: Kind, extents: &[Extent]) -> Option<Result<IdMap, Fatal>> {

@@ -130,7 +130,6 @@ fn an_ordinary_users_guest_root_is_the_user_and_others_are_subordinate_ids() {
     assert_eq!(errno(sut.create(user(65_537), "beyond", 0o644)), Errno::EOVERFLOW);
     sut.ask(ROOT, chown_to(2), &[&sut.node("root")]).unwrap();
     assert_eq!(owner(&dir.path().join("root")).0, 300_001);
-    assert!(sut.create(ROOT, "setid", 0o4755).is_ok(), "subordinate ids are nobody's");
 }
 
 #[test]
@@ -155,6 +154,7 @@ fn a_user_may_give_a_map_of_his_own_ids_and_no_others() {
     let sut = Sut::by(USER, dir.path(), &mine);
     sut.create(user(3), "f", 0o644).unwrap();
     assert_eq!(owner(&dir.path().join("f")), (300_003, 300_003));
+    assert!(sut.create(ROOT, "setid", 0o4755).is_ok(), "subordinate ids are nobody's");
     let mut started = Started::new(USER, dir.path(), &["--uid-map=:0:0:10:"]);
     started.greet(1, false);
     assert_eq!(started.status(), Some(1));
@@ -232,7 +232,65 @@ fn set_id_bits_are_the_guests_business_where_nobody_else_can_step_on_them() {
     std::fs::set_permissions(&inner, PermissionsExt::from_mode(0o755)).unwrap();
     assert_eq!(plant(&Sut::new(&inner, &[])), []);
     assert_eq!(plant(&Sut::new(dir().path(), &["--allow-setid"])), []);
-    assert_eq!(plant(&Sut::by(USER, owned(4242).path(), &[])), []);
+    let own = closed.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    for dir in [closed.path(), &own] {
+        chown(dir, Some(4242), Some(4242)).unwrap();
+    }
+    assert_eq!(plant(&Sut::by(USER, &own, &[])), []);
+}
+
+// postern-helper(8): They give EPERM where a mapped id may be a host user's: guest root is the user who started it.
+#[test]
+fn an_ordinary_users_own_id_is_kept_from_other_users_as_root_is() {
+    for by in [USER, ALONE] {
+        assert_eq!(plant(&Sut::by(by, owned(4242).path(), &[])), [Errno::EPERM; 5]);
+    }
+}
+
+// postern-helper(8): a directory above DIR lets nobody through but its owner. DIR itself is the guest's to open.
+#[test]
+fn a_share_is_not_closed_by_its_own_mode_which_the_guest_can_change() {
+    let dir = dir();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+    let sut = Sut::new(dir.path(), &[]);
+    let open = setattr(Changes { mode: Some(mode(0o755)), ..Changes::default() });
+    sut.ask(ROOT, open, &[&sut.root]).unwrap();
+    assert_eq!(plant(&sut), [Errno::EPERM; 5]);
+}
+
+// mmap(2): a write to a shared mapping is no write(2): no kernel takes set-id bits or capabilities away for it.
+#[test]
+fn a_file_opened_for_writing_has_no_set_id_bits_left_where_they_may_not_be_planted() {
+    let capability = [1, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for options in [&[][..], &["--identity=host"]] {
+        let dir = dir();
+        let path = dir.path().join("su");
+        std::fs::write(&path, "harmless").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o6755)).unwrap();
+        rustix::fs::setxattr(&path, "security.capability", &capability, rustix::fs::XattrFlags::empty()).unwrap();
+        let sut = Sut::new(dir.path(), options);
+        drop(sut.open("su", OpenFlags::READ).unwrap());
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o6755, "a reader changes nothing");
+        drop(sut.open("su", OpenFlags::READ | OpenFlags::WRITE).unwrap());
+        let seen = rustix::fs::getxattr(&path, "security.capability", &mut [0; 64][..]);
+        assert_eq!((path.metadata().unwrap().mode() & 0o7777, seen.is_ok()), (0o755, false), "{options:?}");
+    }
+}
+
+// chmod(2) here is a look at the old bits and a change: between the two another channel may give the file away.
+#[test]
+fn set_id_bits_are_not_set_again_where_they_may_not_be_planted() {
+    let dir = dir();
+    let path = dir.path().join("su");
+    std::fs::write(&path, "harmless").unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o4755)).unwrap();
+    let sut = Sut::new(dir.path(), &[]);
+    let chmod = |bits| setattr(Changes { mode: Some(mode(bits)), ..Changes::default() });
+    assert_eq!(errno(sut.ask(ROOT, chmod(0o4750), &[&sut.node("su")])), Errno::EPERM);
+    assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o4755);
+    sut.ask(ROOT, chmod(0o750), &[&sut.node("su")]).unwrap();
+    assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o750);
 }
 
 #[test]
@@ -242,10 +300,8 @@ fn a_file_that_has_set_id_bits_loses_them_by_a_write_where_they_may_not_be_plant
     std::fs::set_permissions(dir.path().join("f"), PermissionsExt::from_mode(0o4755)).unwrap();
     let sut = Sut::new(dir.path(), &["--identity=host"]);
     let node = sut.node("f");
-    let same = setattr(Changes { mode: Some(mode(0o4750)), ..Changes::default() });
-    assert_eq!(sut.ask(ROOT, same, &[&node]).unwrap().reply.mode & 0o7777, 0o4750, "what is there may stay");
     sut.send(ROOT, Write { offset: 0 }, &[&node], b"evil").unwrap();
-    assert_eq!(Attr::of(&node).unwrap().mode & 0o7777, 0o750);
+    assert_eq!(Attr::of(&node).unwrap().mode & 0o7777, 0o755);
 }
 
 /// Starts a server in a user namespace of its own, run by user `uid` of the host, and says which map it got and

@@ -64,7 +64,7 @@ impl Kind {
 
     /// Whether set-id files are refused where users of the host could run them.
     pub fn guards_host_users(self) -> bool {
-        matches!(self, Self::Root | Self::Host)
+        matches!(self, Self::Root | Self::Host | Self::User)
     }
 
     /// Whether the server's root is confined to a user namespace: no device nodes, no `trusted.*`.

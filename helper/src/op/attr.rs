@@ -69,8 +69,8 @@ fn permit(node: &Pin, mode: Mode, share: &Share) -> Result<()> {
     if node.is_symlink() {
         return Err(Errno::EOPNOTSUPP);
     }
-    if !share.guard.setid && !node.is_dir() {
-        share.guard.new_mode(mode, Attr::of(node)?.mode)?;
+    if !node.is_dir() {
+        share.guard.file_mode(mode)?;
     }
     Ok(chmodat(&share.numbers, Share::number(node), rustix::fs::Mode::from_raw_mode(mode.bits()), AtFlags::empty())?)
 }

@@ -12,17 +12,19 @@ use postern_ipc::op::{Answer, CopyRange, Fallocate, Write};
 use postern_ipc::{Errno, Result};
 use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
-use rustix::fs::{FallocateFlags, Mode, OFlags, copy_file_range, fallocate, fchmod, ftruncate};
+use rustix::fs::{FallocateFlags, Mode, OFlags, copy_file_range, fallocate, fchmod, ftruncate, removexattr};
 
 use crate::caller::{FSETID_CALL, without_fsetid};
+use crate::guard::SETID;
 use crate::pin::Pin;
 use crate::serve::Serve;
 use crate::share::{self, Share};
 
-/// What [`setid`] and [`truncate`] call.
+/// What [`setid`], [`disarm`] and [`truncate`] call.
 pub(crate) const CALLS: &[Call] = &[
     Call::any(libc::SYS_ftruncate, "cuts a file"),
     Call::any(libc::SYS_fchmod, "puts set-id bits back"),
+    Call::any(libc::SYS_removexattr, "takes file capabilities away"),
     share::STAT,
     share::WRITE,
     share::BLOCKING,
@@ -48,6 +50,22 @@ pub(crate) fn setid<T>(file: &OwnedFd, kill: bool, share: &Share, act: impl FnOn
         fchmod(file, Mode::from_raw_mode(before.mode & 0o7777))?;
     }
     done
+}
+
+/// Takes set-id bits and file capabilities from a file that is to be given to the server for writing, where they may not
+/// be planted: what is written to a mapping of it no kernel counts as a write.
+pub(crate) fn disarm(node: &Pin, file: &OwnedFd, share: &Share) -> Result<()> {
+    if share.guard.setid {
+        return Ok(());
+    }
+    let now = Attr::of(file)?;
+    if now.has_setid() {
+        fchmod(file, Mode::from_raw_mode(now.mode & 0o7777 & !SETID))?;
+    }
+    match removexattr(Share::number(node), c"security.capability").map_err(Errno::from) {
+        Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Cuts an opened file to nothing, as O_TRUNC does.

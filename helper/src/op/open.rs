@@ -46,6 +46,9 @@ impl Serve for OpenDir {
 pub(crate) fn file(node: &Pin, flags: OpenFlags, share: &Share) -> Result<OwnedFd> {
     node.require_file()?;
     let file = share.open(node, how(flags)?)?;
+    if flags.contains(OpenFlags::WRITE) {
+        keep::disarm(node, &file, share)?;
+    }
     if flags.contains(OpenFlags::TRUNC) {
         keep::truncate(node, flags, &file, share)?;
     }

@@ -18,6 +18,7 @@ use rustix::fs::{
     setxattr,
 };
 
+use crate::guard::SETID;
 use crate::pin::Pin;
 use crate::serve::Serve;
 use crate::share::{self, Share};
@@ -104,7 +105,8 @@ fn kill_sgid(node: &Pin, share: &Share) -> Result<()> {
     if mode & libc::S_ISGID == 0 {
         return Ok(());
     }
-    let mode = Mode::from_raw_mode(mode & !libc::S_ISGID);
+    let taken = if share.guard.setid { libc::S_ISGID } else { SETID };
+    let mode = Mode::from_raw_mode(mode & !taken);
     Ok(chmodat(&share.numbers, Share::number(node), mode, AtFlags::empty())?)
 }
 
