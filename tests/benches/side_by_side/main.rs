@@ -17,7 +17,7 @@ use postern_tests::{Kind, Setup, Share};
 
 use guest::{Guest, Waiting};
 use report::{Row, Sample, conditions, median, table};
-use workload::{Unit, WORKLOADS, Workload, plant};
+use workload::{WORKLOADS, Workload, plant};
 
 /// Measures postern beside virtiofsd and QEMU's C virtiofsd
 #[derive(Parser)]
@@ -86,10 +86,8 @@ impl Contestant {
             times.push(start.elapsed().as_secs_f64() / f64::from(done));
             count += done;
         }
-        let elapsed = start.elapsed().as_secs_f64() / f64::from(count);
         let cpu = (cpu::spent(&self.processes) - spent).as_secs_f64() / f64::from(count);
-        let time = if workload.unit == Unit::Micros { median(times) } else { elapsed };
-        Sample { time, cpu }
+        Sample { time: median(times), cpu }
     }
 }
 

@@ -8,12 +8,12 @@ use postern_tests::share::DISK;
 
 use crate::workload::{Unit, Workload};
 
-/// What one operation took, on average or in the median.
+/// What one operation took, seconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Until it was answered, seconds.
+    /// Until it was answered: the median.
     pub time: f64,
-    /// Of the server's processes, seconds.
+    /// Of the server's processes: the mean.
     pub cpu: f64,
 }
 
@@ -100,9 +100,10 @@ pub fn conditions(rounds: usize) -> String {
     let facts: Vec<_> = facts.iter().map(|(name, value)| format!("- {name}: {value}")).collect();
     format!(
         "# postern beside its peers\n\n\
-         postern runs as root with a map of ids, its seccomp filters killing and Landlock on. Figures are medians of \
-         {rounds} alternating rounds; `ratio` is postern's time to that of the better peer: below 1, postern is \
-         faster. CPU is what all processes of the server spend on one operation, µs. All data is in the page cache.\n\n\
+         postern runs as root with a map of ids, its seccomp filters killing and Landlock on. Times and rates are medians \
+         of all operations of a round, and of {rounds} alternating rounds; `ratio` is postern's time to that of the \
+         better peer: below 1, postern is faster. CPU is what all processes of the server spend on one operation, µs. \
+         All data is in the page cache.\n\n\
          {}\n",
         facts.join("\n")
     )

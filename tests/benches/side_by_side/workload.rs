@@ -10,9 +10,9 @@ use crate::{files, names};
 pub type Step<'a> = Box<dyn FnMut() -> u32 + 'a>;
 
 /// How a workload is told.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Unit {
-    /// Microseconds of one operation: the median.
+    /// Microseconds of one operation.
     Micros,
     /// So many operations make one of these per second.
     Rate(&'static str, f64),
