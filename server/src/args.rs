@@ -163,6 +163,9 @@ pub struct ProcessArgs {
     /// Threads for requests that may wait for a disk; with 0 they hold up the others of their queue
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=QUEUES_MAX))]
     pub thread_pool_size: u16,
+    /// Microseconds that a queue's thread looks for the next request before it sleeps, where that pays; 0 for never
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    pub poll_us: u64,
     /// Most descriptors open at once: half for nodes, a quarter for open files
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
     pub rlimit_nofile: u64,

@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use postern_ipc::channel::{Channel, take};
@@ -54,7 +55,9 @@ fn serve(args: &Virtiofs) -> std::result::Result<(), Fatal> {
     std::thread::Builder::new().name("news".into()).spawn(listen).step("start a thread")?;
     // A thread that has only begun still makes system calls which the filter does not allow.
     let _ = is_running.recv() as std::result::Result<(), _>;
-    let transport = Transport::new(Arc::new(session), process.thread_pool_size.into()).step("start the workers")?;
+    let poll = Duration::from_micros(process.poll_us);
+    let transport =
+        Transport::new(Arc::new(session), process.thread_pool_size.into(), poll).step("start the workers")?;
     confine::filter(walker, process.seccomp)?;
     log::info!("ready{}", if facts.readonly { ", read-only" } else { "" });
     transport.serve(socket, args.socket.once).step("wait for a VMM")

@@ -16,6 +16,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::device::{Device, Outcome, Place};
 use super::memory::{Memory, SHARE};
+use super::patience::Patience;
 use super::pool::Pool;
 use super::request::Request;
 use super::ring::{Available, Broken, Ring, Used};
@@ -294,12 +295,13 @@ pub(super) struct Worker {
     device: Arc<dyn Device>,
     pool: Option<Arc<Pool>>,
     answers: Vec<Answer>,
+    patience: Patience,
 }
 
 impl Worker {
     /// Without a pool every request is handled here, however long it takes.
-    pub(super) fn new(queue: Arc<Queue>, device: Arc<dyn Device>, pool: Option<Arc<Pool>>) -> Self {
-        Self { queue, device, pool, answers: Vec::with_capacity(BATCH) }
+    pub(super) fn new(queue: Arc<Queue>, device: Arc<dyn Device>, pool: Option<Arc<Pool>>, patience: Patience) -> Self {
+        Self { queue, device, pool, answers: Vec::with_capacity(BATCH), patience }
     }
 
     /// Serves the queue for as long as the process lives.
@@ -307,6 +309,7 @@ impl Worker {
         let queue = Arc::clone(&self.queue);
         loop {
             let kicked = queue.wait();
+            self.patience.woke();
             loop {
                 if queue.wanted.load(Ordering::SeqCst) || !self.serve(&queue, kicked) {
                     break;
@@ -323,7 +326,7 @@ impl Worker {
         let given = queue.give_back(&mut self.answers);
         let more = given.and(taken).and_then(|taken| match taken {
             Taken::Some => Ok(true),
-            Taken::All => front.available.listen(),
+            Taken::All => Ok(self.watch(queue, front)? || front.available.listen()?),
         });
         if kicked {
             front.hear(queue.index);
@@ -332,6 +335,11 @@ impl Worker {
             queue.disable(&mut slot, broken);
             false
         })
+    }
+
+    /// Looks for more with the guest's kicks still off; gives whether to go on.
+    fn watch(&mut self, queue: &Queue, front: &mut Front) -> std::result::Result<bool, Broken> {
+        self.patience.watch(|| Ok(queue.wanted.load(Ordering::Relaxed) || front.available.look()?))
     }
 
     fn take(&mut self, queue: &Arc<Queue>, front: &mut Front) -> std::result::Result<Taken, Broken> {

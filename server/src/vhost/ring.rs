@@ -164,7 +164,7 @@ impl Available {
     }
 
     /// Whether there is more than was seen before.
-    fn look(&mut self) -> Result<bool> {
+    pub(super) fn look(&mut self) -> Result<bool> {
         let index = Wrapping(load(&self.ring.available, INDEX)?);
         if (index - self.next).0 > self.ring.size {
             return Err(Broken::Jump { from: self.next.0, to: index.0 });

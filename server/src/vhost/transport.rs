@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 use super::device::Device;
+use super::patience::Patience;
 use super::pool::Pool;
 use super::protocol::Connection;
 use super::queue::{Queue, Worker, lock};
@@ -54,11 +55,11 @@ pub struct Transport {
 
 impl Transport {
     /// Starts a worker for each queue, and `pool` threads for requests that may block; with 0 the workers do those
-    /// too. All threads there will ever be are running, and have entered the device, when this returns.
+    /// too. A worker may look for the next request for `poll` before it sleeps. All threads there will ever be are running, and have entered the device, when this returns.
     ///
     /// # Errors
     /// Those of making threads and eventfds.
-    pub fn new(device: Arc<dyn Device>, pool: usize) -> io::Result<Self> {
+    pub fn new(device: Arc<dyn Device>, pool: usize, poll: Duration) -> io::Result<Self> {
         let queues = (0..device.queues()).map(|index| Queue::new(index).map(Arc::new));
         let queues: Arc<[_]> = queues.collect::<Result<Vec<_>, Errno>>().map_err(os_error)?.into();
         let jobs = (pool > 0).then(Arc::<Pool>::default);
@@ -72,7 +73,7 @@ impl Transport {
                 device.enter(thread);
                 started.wait();
                 match (queue, jobs) {
-                    (Some(queue), jobs) => Worker::new(queue, device, jobs).run(),
+                    (Some(queue), jobs) => Worker::new(queue, device, jobs, Patience::new(poll)).run(),
                     (None, Some(jobs)) => jobs.run(&*device),
                     (None, None) => {}
                 }

@@ -112,10 +112,13 @@ fn echo(queues: usize) -> Arc<Echo> {
     })
 }
 
+/// As long as by default.
+const POLL: Duration = Duration::from_micros(50);
+
 /// Serves `device` to the other end of the stream given back, until that end is closed.
 fn serve(device: &Arc<Echo>, pool: usize) -> (UnixStream, JoinHandle<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let transport = Transport::new(Arc::clone(device) as Arc<dyn Device>, pool).unwrap();
+    let transport = Transport::new(Arc::clone(device) as Arc<dyn Device>, pool, POLL).unwrap();
     let socket = Socket::inherited(theirs.into()).unwrap();
     (ours, thread::spawn(move || transport.serve(socket, false).unwrap()))
 }
@@ -167,7 +170,7 @@ fn a_kick_for_nothing_does_nothing() {
 #[test]
 fn every_thread_enters_the_device_before_anything_is_served() {
     let device = echo(2);
-    let _transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 3).unwrap();
+    let _transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 3, POLL).unwrap();
     assert_eq!(*device.entered.lock().unwrap(), (0..5).collect());
 }
 
@@ -610,7 +613,7 @@ fn listener(name: &str) -> (SocketAddr, UnixListener) {
 fn one_vmm_after_another_is_served() {
     let device = echo(1);
     let (address, listening) = listener("after");
-    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 1).unwrap();
+    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 1, POLL).unwrap();
     thread::spawn(move || transport.serve(Socket::Listening(listening), false));
     for count in 0..5 {
         let mut driver = Driver::connect(UnixStream::connect_addr(&address).unwrap(), 1, true);
@@ -623,7 +626,7 @@ fn one_vmm_after_another_is_served() {
 fn serving_ends_with_the_first_vmm_if_told_so() {
     let device = echo(1);
     let (address, listening) = listener("once");
-    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 1).unwrap();
+    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 1, POLL).unwrap();
     let served = thread::spawn(move || transport.serve(Socket::Listening(listening), true));
     drop(Driver::connect(UnixStream::connect_addr(&address).unwrap(), 1, true));
     served.join().unwrap().unwrap();
@@ -634,7 +637,7 @@ fn serving_ends_with_the_first_vmm_if_told_so() {
 fn a_vmm_that_breaks_the_protocol_loses_its_connection_only() {
     let device = echo(1);
     let (address, listening) = listener("broken");
-    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 1).unwrap();
+    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 1, POLL).unwrap();
     thread::spawn(move || transport.serve(Socket::Listening(listening), false));
     let header =
         |request: u32, flags: u32, size: u32| [request.to_ne_bytes(), flags.to_ne_bytes(), size.to_ne_bytes()].concat();
