@@ -115,6 +115,7 @@ fn open_gives_a_descriptor_that_reads_and_writes() {
 }
 
 // open(2): "ENXIO  The file is a UNIX domain socket" and more; the helper opens nothing but files and directories.
+// CVE-2023-2861: a guest that has a special file opened.
 #[test]
 fn pipes_sockets_devices_links_and_directories_are_not_opened_as_files() {
     let dir = dir();
@@ -368,6 +369,7 @@ fn a_lease_does_not_hold_the_helper_up_for_long() {
     sut.open("f", RW).unwrap();
 }
 
+// CVE-2022-0358: a file made in a set-group-id directory by a stranger to the group kept the bit.
 #[test]
 fn a_supplementary_group_counts_in_a_set_group_id_directory() {
     let dir = dir();

@@ -699,3 +699,15 @@ fn the_log_is_not_flooded(share: &Share) {
     assert!(share.server.log().len() < 64 << 10);
     assert_unharmed(share);
 }
+
+// postern-server(1): At most 100 lines of each level ... are written within ten seconds
+#[apply(promise)]
+fn a_guest_that_mounts_for_ever_does_not_flood_the_log(share: &Share) {
+    let old = InitIn { major: MAJOR, minor: 26, ..Default::default() };
+    for _ in 0..1000 {
+        share.link.init(LINUX).unwrap();
+        assert!(share.raw(&Request::new(opcode::INIT, 0).arg(&old).room::<InitOut>()).is_err());
+    }
+    assert!(share.server.log().lines().count() < 500);
+    share.getattr(ROOT_ID).unwrap();
+}
