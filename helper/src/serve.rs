@@ -4,10 +4,10 @@
 //! - a frame that no honest server sends ends the process for good, with one log line;
 //! - the share's right is checked in [`answer`] and nowhere else;
 //! - what may be called is what the rows of the table say they call: [`calls`] is the seccomp list of this very share;
-//! - nothing is kept from one request to the next.
+//! - nothing is kept from one request to the next but a number: how many descriptors may still be in flight.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use postern_ipc::channel::{Channel, Received};
@@ -20,7 +20,13 @@ use postern_policy::sandbox::seccomp::{Call, bits};
 
 use crate::pin;
 use crate::pin::{Disbelief, Pin};
-use crate::share::Share;
+use crate::share::{self, Share};
+
+/// Most descriptors of a channel's answers that the server has not taken yet. They count for the user whose id the
+/// helper has, who could not send any in his other programs if there were many. unix(7): ETOOMANYREFS
+const IN_FLIGHT: usize = 4;
+/// Longest pause before it is looked again whether the server has taken them.
+const LONGEST: Duration = Duration::from_millis(10);
 
 /// What a row of the table has to say besides what `ipc` says of it.
 pub(crate) trait Serve: Op {
@@ -76,10 +82,15 @@ table! {
     Fallocate, CopyRange,
 }
 
+/// linux/sockios.h
+const SIOCOUTQ: u32 = 0x5411;
+
 /// What every helper calls, whatever its share grants.
 const BASE: &[Call] = &[
     Call::any(libc::SYS_recvmsg, "takes a request"),
     Call::any(libc::SYS_sendmsg, "gives an answer"),
+    Call::at(libc::SYS_ioctl, "looks whether answers were taken").eq(1, SIOCOUTQ),
+    share::WAIT,
     Call::any(libc::SYS_close, "lets a descriptor go"),
     Call::at(libc::SYS_fcntl, "a debug build looks whether what it closes is open").eq(1, bits(libc::F_GETFD)),
     Call::any(libc::SYS_write, "logs to the standard error output").eq(0, bits(libc::STDERR_FILENO)),
@@ -119,6 +130,7 @@ type Served = std::result::Result<(), Malformed>;
 pub(crate) fn channel(channel: &Channel, share: &Share) -> Served {
     let mut input = vec![0; FRAME_MAX];
     let mut out = Vec::with_capacity(FRAME_MAX - DATA_MAX);
+    let mut in_flight = 0;
     loop {
         let got = match channel.receive(&mut input) {
             Ok(got) if got.len > 0 => got,
@@ -126,7 +138,7 @@ pub(crate) fn channel(channel: &Channel, share: &Share) -> Served {
         };
         let mut reply = Reply { out: &mut out, gives: Vec::new(), data: Vec::new() };
         let header = request(&input, got, &mut reply, share)?;
-        if send(channel, header, reply).is_err() {
+        if send(channel, header, reply, &mut in_flight).is_err() {
             return Ok(());
         }
     }
@@ -200,8 +212,13 @@ fn prove<O: Op>(descriptors: Vec<OwnedFd>, share: &Share) -> std::result::Result
 }
 
 /// A descriptor that cannot be sent is the request's failure, not the helper's end: too many may be in flight.
-fn send(channel: &Channel, header: Header, reply: Reply<'_>) -> Result<()> {
+fn send(channel: &Channel, header: Header, reply: Reply<'_>, in_flight: &mut usize) -> Result<()> {
     let gives: Vec<_> = reply.gives.iter().map(AsFd::as_fd).collect();
+    if in_flight.saturating_add(gives.len()) > IN_FLIGHT {
+        until_taken(channel)?;
+        *in_flight = 0;
+    }
+    *in_flight = in_flight.saturating_add(gives.len());
     match channel.send(&[reply.out, &reply.data], &gives) {
         Err(Errno::ETOOMANYREFS) => {
             let failed = frame::encode(reply.out, header.serial, header.kind, Some(Errno::ENFILE), &(), 0);
@@ -210,6 +227,15 @@ fn send(channel: &Channel, header: Header, reply: Reply<'_>) -> Result<()> {
         }
         sent => sent,
     }
+}
+
+fn until_taken(channel: &Channel) -> Result<()> {
+    let mut pause = Duration::from_micros(20);
+    while !channel.is_taken()? {
+        std::thread::sleep(pause);
+        pause = pause.saturating_mul(2).min(LONGEST);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -22,6 +22,13 @@ const SCM_MAX_FD: usize = 253;
 /// Most descriptors we send with one message; no row of the table has more.
 const SENT_MAX: usize = 2;
 
+nix::ioctl_read_bad!(
+    /// Bytes sent and not taken yet, as the kernel counts them. linux/sockios.h: SIOCOUTQ
+    outq,
+    libc::TIOCOUTQ,
+    libc::c_int
+);
+
 /// One end.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
@@ -61,6 +68,17 @@ impl Channel {
             return Err(Errno::EINVAL);
         }
         Ok(rustix::io::retry_on_intr(|| sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)?)
+    }
+
+    /// Whether the other end has taken all that was sent.
+    ///
+    /// # Errors
+    /// None while this end is open.
+    pub fn is_taken(&self) -> Result<bool> {
+        let mut bytes = 0;
+        // SAFETY: the kernel writes one int to where the pointer leads.
+        unsafe { outq(self.0.as_raw_fd(), &raw mut bytes) }?;
+        Ok(bytes == 0)
     }
 
     /// Waits for a message.
@@ -169,6 +187,19 @@ mod tests {
         let (a, b) = Channel::pair().unwrap();
         a.send(&[&[1; 100], b""], &[]).unwrap();
         assert!(b.receive(&mut [0; 8]).unwrap().truncated);
+    }
+
+    #[test]
+    fn what_the_other_end_has_not_received_is_not_taken() {
+        let (a, b) = Channel::pair().unwrap();
+        assert_eq!(a.is_taken(), Ok(true));
+        a.send(&[b"x", b""], &[]).unwrap();
+        assert_eq!(a.is_taken(), Ok(false));
+        b.receive(&mut [0; 8]).unwrap();
+        assert_eq!(a.is_taken(), Ok(true));
+        a.send(&[b"x", b""], &[]).unwrap();
+        drop(b);
+        assert_eq!(a.is_taken(), Ok(true));
     }
 
     #[test]

@@ -403,6 +403,35 @@ fn descriptors_do_not_pile_up_in_the_helper(on: Kind) {
     assert_eq!(rounds(&mut twin), first);
 }
 
+// unix(7): "ETOOMANYREFS": descriptors in flight count for their sender's user, and starve the other programs of his
+#[apply(promise)]
+fn answers_that_nobody_takes_hold_few_descriptors_in_flight(on: Kind) {
+    use nix::sys::signal::{Signal, kill};
+    let mut twin = Twin::new(on);
+    twin.host.write("f", b"hello");
+    let file = twin.pin("f");
+    let helper = nix::unistd::Pid::from_raw(twin.helper() as i32);
+    for _ in 0..60 {
+        let frame = twin.frame(Caller::Root, &open_for(OpenFlags::READ), 0);
+        twin.channel.send(&[&frame, b""], &[file.as_fd()]).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    kill(helper, Signal::SIGSTOP).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let given = |twin: &Twin| twin.channel.receive(&mut vec![0; 1024]).map(|got| got.descriptors.len());
+    let waiting = || {
+        let mut poll = [nix::poll::PollFd::new(twin.channel.as_fd(), nix::poll::PollFlags::POLLIN)];
+        nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO).unwrap() > 0
+    };
+    let mut in_flight = 0;
+    while waiting() {
+        in_flight += given(&twin).unwrap();
+    }
+    kill(helper, Signal::SIGCONT).unwrap();
+    assert!(in_flight <= 4, "{in_flight} descriptors were in flight");
+    (in_flight..60).for_each(|_| assert_eq!(given(&twin), Ok(1)));
+}
+
 // postern-helper(8): If the helper dies, the warden starts another and hands over new channels
 #[apply(promise)]
 fn a_helper_that_is_killed_is_replaced(on: Kind) {
