@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(ending) => ending.into(),
         Err(fatal) => {
-            eprintln!("{PROGRAM}: {fatal}");
+            fatal.tell(PROGRAM);
             Ending::Failed.into()
         }
     }

@@ -1,6 +1,7 @@
 //! Why a program cannot start, for the person who started it.
 
 use std::fmt::{self, Display};
+use std::io::Write as _;
 
 use postern_ipc::Errno;
 
@@ -17,6 +18,11 @@ impl Fatal {
     /// What another process of the same program has said already.
     pub fn relayed(text: String) -> Self {
         Self(text)
+    }
+
+    /// Tells the person, in one piece: other processes of the same program write there as well.
+    pub fn tell(&self, program: &str) {
+        let _ = std::io::stderr().write_all(format!("{program}: {self}\n").as_bytes());
     }
 
     /// What to do about it.

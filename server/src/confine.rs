@@ -14,20 +14,18 @@ use postern_policy::sandbox::{self, caps, landlock, namespace};
 use crate::args::ProcessArgs;
 use crate::fs::walk::Walker;
 
-/// Before anything else: limits, and another id than root's. Tells how many descriptors may be open.
+/// Whom a server started by root is to become.
 ///
 /// # Errors
-/// Says what cannot be given up.
-pub fn step_down(args: &ProcessArgs) -> Result<u64, Fatal> {
-    let descriptors = limit::descriptors(args.rlimit_nofile)?;
-    limit::no_core()?;
+/// Says what is wrong with the user.
+pub fn user(name: &str) -> Result<Option<User>, Fatal> {
     if !Uid::effective().is_root() {
-        return Ok(descriptors);
+        return Ok(None);
     }
-    let step = || format!("become {} (--user)", args.user);
-    let user = match args.user.parse() {
+    let step = || format!("become {name} (--user)");
+    let user = match name.parse() {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
-        Err(_) => User::from_name(&args.user),
+        Err(_) => User::from_name(name),
     };
     let user = user.ok().flatten().ok_or_else(|| Fatal::new(step(), "there is no such user"))?;
     if user.uid.is_root() {
@@ -35,12 +33,25 @@ pub fn step_down(args: &ProcessArgs) -> Result<u64, Fatal> {
             Fatal::new(step(), "the server must not be root").hint("choose a user that owns nothing in the share")
         );
     }
-    become_ids(user.uid, user.gid).step(step())?;
+    Ok(Some(user))
+}
+
+/// Limits, and another id than root's. Tells how many descriptors may be open.
+///
+/// # Errors
+/// Says what cannot be given up.
+pub fn step_down(args: &ProcessArgs, user: Option<&User>) -> Result<u64, Fatal> {
+    let descriptors = limit::descriptors(args.rlimit_nofile)?;
+    limit::no_core()?;
+    if let Some(user) = user {
+        let step = || format!("become {} (--user)", user.name);
+        setgroups(&[]).step(step())?;
+        become_ids(user.uid, user.gid).step(step())?;
+    }
     Ok(descriptors)
 }
 
 fn become_ids(uid: Uid, gid: Gid) -> Result<(), Errno> {
-    setgroups(&[])?;
     setresgid(gid, gid, gid)?;
     Ok(setresuid(uid, uid, uid)?)
 }
@@ -57,7 +68,11 @@ pub fn meet(socket: &UnixStream, channels: u16) -> Result<(Share, Walker), Fatal
         log::warn!("{why}: the server has no empty root, the helper looks up every name (slower)");
     }
     let wants_map = namespaces.is_ok();
-    hello::send_hello(socket, &Hello { version: hello::VERSION, channels, wants_map }).step(step)?;
+    match hello::send_hello(socket, &Hello { version: hello::VERSION, channels, wants_map }) {
+        // One that has ended may have said why.
+        Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+        sent => sent.step(step)?,
+    }
     let mut own = None;
     loop {
         match hear(socket)? {
@@ -85,7 +100,13 @@ fn settle(own: Option<(Uid, Gid)>) -> Result<Walker, Fatal> {
     let Some((uid, gid)) = own else { return Ok(Walker::Helper) };
     namespace::isolate();
     namespace::empty_root()?;
-    become_ids(uid, gid).step("take an id of its own")?;
+    let step = "take an id of its own";
+    match setgroups(&[]).map_err(Errno::from) {
+        // user_namespaces(7): where a user has mapped his own group only, nobody leaves his groups.
+        Err(Errno::EPERM) => {}
+        left => left.step(step)?,
+    }
+    become_ids(uid, gid).step(step)?;
     Ok(Walker::Server)
 }
 
@@ -109,6 +130,9 @@ pub fn renounce(no_landlock: bool) -> Result<(), Fatal> {
 /// # Errors
 /// If the kernel refuses.
 pub fn filter(walker: Walker, mode: Mode) -> Result<(), Fatal> {
+    if mode != Mode::Kill {
+        log::warn!("--seccomp={mode}: system calls outside the server's list are not stopped");
+    }
     let walking: &[Call] = if walker == Walker::Server { WALKING } else { &[] };
     Program::new(CALLS.iter().chain(walking), mode)?.apply_to_all_threads()
 }

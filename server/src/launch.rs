@@ -33,7 +33,8 @@ const LIBEXEC: &str = match option_env!("POSTERN_LIBEXEC") {
 pub fn socket(args: &SocketArgs) -> Result<Socket, Fatal> {
     if let Some(number) = args.fd {
         let step = || format!("take VMMs from descriptor {number} (--fd)");
-        return Socket::inherited(inherited(number).step(step())?)
+        return inherited(number)
+            .and_then(|fd| Ok(Socket::inherited(fd)?))
             .step(step())
             .map_err(|fatal| fatal.hint("pass a listening or connected Unix stream socket"));
     }
@@ -98,12 +99,16 @@ pub fn helper(share: &ShareArgs, process: &ProcessArgs) -> Result<UnixStream, Fa
 
 fn passed(number: RawFd) -> Result<UnixStream, Fatal> {
     let step = || format!("reach the helper by descriptor {number} (--sock-fd)");
-    let socket = inherited(number).step(step())?;
-    let kind = (sockopt::socket_domain(&socket).step(step())?, sockopt::socket_type(&socket).step(step())?);
+    let hint = "pass one end of a socketpair(2) whose other end postern-helper has";
+    let kind = || {
+        let socket = inherited(number)?;
+        let kind = (sockopt::socket_domain(&socket)?, sockopt::socket_type(&socket)?);
+        Ok::<_, Errno>((socket, kind))
+    };
+    let (socket, kind) = kind().step(step()).map_err(|fatal| fatal.hint(hint))?;
     match kind {
         (AddressFamily::UNIX, SocketType::STREAM | SocketType::SEQPACKET) => Ok(socket.into()),
-        _ => Err(Fatal::new(step(), "it is no Unix stream or seqpacket socket")
-            .hint("pass one end of a socketpair(2) whose other end postern-helper has")),
+        _ => Err(Fatal::new(step(), "it is no Unix stream or seqpacket socket").hint(hint)),
     }
 }
 

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     match serve(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
-            eprintln!("postern-server: {fatal}");
+            fatal.tell("postern-server");
             ExitCode::FAILURE
         }
     }
@@ -35,9 +35,10 @@ fn serve(args: &Virtiofs) -> std::result::Result<(), Fatal> {
     journal::open("postern-server", process.log_level, process.syslog)?;
     // The standard hook may look for symbols in files, which a filter answers by killing.
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    let user = confine::user(&process.user)?;
     let socket = launch::socket(&args.socket)?;
     let helper = launch::helper(&args.share, process)?;
-    let descriptors = confine::step_down(process)?;
+    let descriptors = confine::step_down(process, user.as_ref())?;
     let channels = args.socket.num_request_queues.saturating_add(process.thread_pool_size);
     let (facts, walker) = confine::meet(&helper, channels)?;
     let step = "open the share";

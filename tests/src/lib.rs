@@ -20,6 +20,7 @@ pub mod guest;
 pub mod host;
 pub mod kind;
 pub mod memory;
+pub mod mounts;
 pub mod peers;
 pub mod ring;
 pub mod share;

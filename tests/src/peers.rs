@@ -63,6 +63,11 @@ const DEVIATIONS: &[(&[Kind], &str, &[&str])] = &[
     (&[Virtiofsd], "a symbolic link opened as a directory is EBADF", &["a_file_is_not_opened_as_a_directory"]),
     (&[Virtiofsd], "unknown rename flags are ignored", &["contradictory_and_unknown_flags_are_invalid"]),
     (&[Virtiofsd], "O_RDONLY|O_TRUNC is EINVAL", &["no_file_of_a_read_only_share_is_opened_for_writing"]),
+    (
+        &[Virtiofsd],
+        "O_APPEND of a guest that collects writes appends",
+        &["a_guest_that_collects_writes_may_read_what_it_writes"],
+    ),
     (&[Virtiofsd], "reads change access times", &["reading_a_read_only_share_leaves_no_trace"]),
     (
         &[CVirtiofsd],
@@ -78,6 +83,8 @@ const DEVIATIONS: &[(&[Kind], &str, &[&str])] = &[
         ],
     ),
     (&[CVirtiofsd], "no tag", &["the_tag_is_in_the_config_space"]),
+    (&[CVirtiofsd], "announces no mounts without a thread pool", &["a_mount_below_the_share_is_announced"]),
+    (&[CVirtiofsd], "a name the guest has not looked up is EIO", &["nothing_is_renamed_or_linked_across_mounts"]),
     (
         &[CVirtiofsd],
         "no ACCESS",

@@ -32,6 +32,8 @@ pub enum Cache {
     Always,
     /// Not at all.
     Never,
+    /// For ever, but no data.
+    Metadata,
 }
 
 /// A share before it is served.
@@ -47,6 +49,9 @@ pub struct Setup {
     writeback: bool,
     public: bool,
     initialised: bool,
+    plain: bool,
+    plant: fn(&Host),
+    under: Vec<String>,
     args: Vec<String>,
 }
 
@@ -64,6 +69,9 @@ impl Setup {
             writeback: false,
             public: false,
             initialised: true,
+            plain: false,
+            plant: |_| {},
+            under: Vec::new(),
             args: Vec::new(),
         }
     }
@@ -138,6 +146,24 @@ impl Setup {
         self
     }
 
+    /// With the server's own defaults.
+    pub fn plain(mut self) -> Self {
+        self.plain = true;
+        self
+    }
+
+    /// With something in the share before the server starts.
+    pub fn plant(mut self, plant: fn(&Host)) -> Self {
+        self.plant = plant;
+        self
+    }
+
+    /// Started by a command that becomes the server's.
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|&word| word.into()).collect();
+        self
+    }
+
     /// With one more argument on the command line.
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.into());
@@ -156,19 +182,28 @@ impl Setup {
     pub fn start(&self) -> Server {
         let scratch = Scratch::below(self.place, self.kind, self.public);
         let (dir, socket) = (scratch.path("share"), scratch.path("socket"));
+        (self.plant)(&Host::new(dir.clone(), self.kind));
         let mut command = self.kind.command(&dir, &socket);
         command.args(self.options()).args(&self.args);
+        if let Some((program, words)) = self.under.split_first() {
+            let inner = std::mem::replace(&mut command, Command::new(program));
+            command.args(words).arg(inner.get_program()).args(inner.get_args());
+        }
         let child = scratch.spawn(command, self.kind);
         Server { child, kind: self.kind, socket, scratch }
     }
 
     fn options(&self) -> Vec<&'static str> {
+        if self.plain {
+            return vec![];
+        }
         let c = self.kind == Kind::CVirtiofsd;
         let killpriv = !self.kind.is_postern() && self.offer.contains(InitFlags::HANDLE_KILLPRIV_V2);
         let cache = match self.cache {
             Cache::Auto => ["--cache=auto", "-ocache=auto"],
             Cache::Always => ["--cache=always", "-ocache=always"],
             Cache::Never => ["--cache=never", "-ocache=none"],
+            Cache::Metadata => ["--cache=metadata", "-ocache=metadata"],
         };
         let table = [
             (true, ["--xattr", "-oxattr"]),

@@ -4,22 +4,32 @@ use std::os::fd::OwnedFd;
 
 use nix::libc;
 use postern_ipc::id::Caller;
+use postern_ipc::name::FileName;
 use postern_ipc::op::{Answer, Rename, Rmdir, Unlink};
+use postern_ipc::{Errno, Result};
 use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
 use rustix::fs::{AtFlags, RenameFlags, renameat_with, unlinkat};
 
 use crate::pin::Pin;
 use crate::serve::Serve;
-use crate::share::Share;
+use crate::share::{self, Share};
 
 const UNLINK: Call = Call::at(libc::SYS_unlinkat, "removes a name");
 
+/// EBUSY for a mount point. The kernel says so for those of the caller's mount namespace only, and the clone is in none:
+/// a mount point would go, and with it, on the host too, what is mounted there.
+fn stays(share: &Share, dir: &Pin, name: &FileName) -> Result<()> {
+    let mounted = share.mounts.len() > 1 && share.entry(dir, name).is_ok_and(|attr| attr.mount_root);
+    if mounted { Err(Errno::EBUSY) } else { Ok(()) }
+}
+
 impl Serve for Unlink {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] = &[&[UNLINK]];
+    const CALLS: &'static [&'static [Call]] = &[&[UNLINK, share::STAT]];
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        stays(share, &dir, &self.name)?;
         unlinkat(&dir, self.name.as_c_str(), AtFlags::empty())?;
         Ok(((), [], vec![]))
     }
@@ -27,9 +37,10 @@ impl Serve for Unlink {
 
 impl Serve for Rmdir {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] = &[&[UNLINK]];
+    const CALLS: &'static [&'static [Call]] = &[&[UNLINK, share::STAT]];
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        stays(share, &dir, &self.name)?;
         unlinkat(&dir, self.name.as_c_str(), AtFlags::REMOVEDIR)?;
         Ok(((), [], vec![]))
     }
@@ -37,9 +48,12 @@ impl Serve for Rmdir {
 
 impl Serve for Rename {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] = &[&[Call::at(libc::SYS_renameat2, "moves a name").descriptor(2)]];
+    const CALLS: &'static [&'static [Call]] =
+        &[&[Call::at(libc::SYS_renameat2, "moves a name").descriptor(2), share::STAT]];
 
-    fn serve(self, [dir, new_dir]: [Pin; 2], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [dir, new_dir]: [Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        stays(share, &dir, &self.name)?;
+        stays(share, &new_dir, &self.new_name)?;
         let flags = RenameFlags::from_bits_retain(self.flags.bits());
         renameat_with(&dir, self.name.as_c_str(), &new_dir, self.new_name.as_c_str(), flags)?;
         Ok(((), [], vec![]))

@@ -40,7 +40,7 @@ pub enum Allow<'a> {
 /// If the kernel has no Landlock, has it switched off, or has less than the floor.
 pub fn enforce(allow: Allow<'_>) -> Result<(), Fatal> {
     let status = restrict(allow).map_err(|error| {
-        fatal(error).hint("Linux 5.19 or newer with \"landlock\" among its lsm= is needed, or an option to go without")
+        fatal(error).hint("Linux 5.19 or newer with \"landlock\" among its lsm= is needed; --no-landlock goes without")
     })?;
     match status.ruleset {
         RulesetStatus::NotEnforced => Err(fatal("the kernel did not enforce it")),

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(never) => match never {},
         Err(fatal) => {
-            eprintln!("postern: {fatal}");
+            fatal.tell("postern");
             ExitCode::FAILURE
         }
     }

@@ -1,0 +1,49 @@
+//! A world of mounts that ends with the test: of this thread and of the processes that it starts.
+
+use std::path::Path;
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
+};
+
+/// From now on nothing this thread mounts is seen outside.
+///
+/// # Panics
+/// When it is not root's.
+pub fn alone() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("own mounts");
+}
+
+/// A file system in memory with room for 1 MiB, which `owner` owns.
+pub fn memory(at: &Path, owner: (u32, u32)) {
+    let options = format!("size=1m,mode=755,uid={},gid={}", owner.0, owner.1);
+    let options = std::ffi::CString::new(options).expect("no NUL");
+    mount("tmpfs", at, "tmpfs", MountFlags::empty(), options.as_c_str()).expect("tmpfs");
+}
+
+/// What is at `from` is at `at` too.
+pub fn bind(from: &Path, at: &Path) {
+    mount_bind(from, at).expect("two files or two directories");
+}
+
+/// A /dev of its own: the devices of the one that was there, and nothing else.
+pub fn devices(place: &Path) {
+    memory(place, (0, 0));
+    for name in ["null", "zero", "urandom"] {
+        std::fs::write(place.join(name), "").expect("own directory");
+        bind(&Path::new("/dev").join(name), &place.join(name));
+    }
+    mount_bind_recursive(place, "/dev").expect("two directories");
+}
+
+/// Unmounts what is at `at`, whoever uses it.
+pub fn detach(at: &Path) {
+    unmount(at, UnmountFlags::DETACH).expect("mounted");
+}
+
+/// Unmounts all that is at `at`.
+pub fn detach_all(at: &Path) {
+    while unmount(at, UnmountFlags::DETACH).is_ok() {}
+}
