@@ -169,17 +169,22 @@ impl Tree {
     }
 }
 
-/// The guest's look-ups count for entries that reach it only.
-fn list(tree: &Tree, file: &OpenFile, detail: Detail, raw: &super::dir::Raw<'_>, to: &mut dyn Listing) -> Result<bool> {
+/// The guest's look-ups count for entries that reach it only. They are looked up in `dir`, the directory's O_PATH
+/// descriptor: the helper believes no other.
+fn list(
+    tree: &Tree,
+    node: NodeId,
+    dir: Option<&OwnedFd>,
+    raw: &super::dir::Raw<'_>,
+    to: &mut dyn Listing,
+) -> Result<bool> {
     if !to.fits(raw.name.len()) {
         return Ok(false);
     }
     let mut dirent = Dirent { ino: raw.ino, next: raw.next, kind: raw.kind, name: raw.name, entry: None };
-    if detail == Detail::Entries
-        && let Ok(name) = FileName::new(raw.name)
-    {
-        match tree.walk.stat(file.as_fd(), &name) {
-            Ok(attr) => dirent.entry = Some(tree.entry(file.node, &name, attr)),
+    if let (Some(dir), Ok(name)) = (dir, FileName::new(raw.name)) {
+        match tree.walk.stat(dir.as_fd(), &name) {
+            Ok(attr) => dirent.entry = Some(tree.entry(node, &name, attr)),
             Err(Errno::ENOENT) => return Ok(true),
             Err(_) => {}
         }
@@ -429,8 +434,9 @@ impl Fs for Tree {
         let file = self.files.get(dir)?;
         // What an entry takes in the reply, against about 32 bytes in the kernel's own.
         let about = if detail == Detail::Entries { to.room() / 5 } else { to.room() };
+        let pin = if detail == Detail::Entries { Some(self.pin(file.node)?) } else { None };
         let mut stream = file.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.read(file.as_fd(), offset, about, |raw| list(self, &file, detail, raw, to))
+        stream.read(file.as_fd(), offset, about, |raw| list(self, file.node, pin.as_deref(), raw, to))
     }
 
     fn getxattr(&self, node: NodeId, name: &XattrName, size: u32, to: &mut dyn Sink) -> Result<u32> {
