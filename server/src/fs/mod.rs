@@ -117,8 +117,8 @@ pub struct Dirent<'a> {
 
 /// Where the entries of a directory go to.
 pub trait Listing {
-    /// Bytes that still fit.
-    fn room(&self) -> usize;
+    /// As many bytes of the kernel's own entries, `struct linux_dirent64`, as surely fit.
+    fn raw_room(&self) -> usize;
     /// An entry with a name of `name_len` bytes still fits.
     fn fits(&self, name_len: usize) -> bool;
     /// Appends an entry that fits.

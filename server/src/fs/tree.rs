@@ -432,11 +432,9 @@ impl Fs for Tree {
 
     fn readdir(&self, dir: Handle, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
         let file = self.files.get(dir)?;
-        // What an entry takes in the reply, against about 32 bytes in the kernel's own.
-        let about = if detail == Detail::Entries { to.room() / 5 } else { to.room() };
         let pin = if detail == Detail::Entries { Some(self.pin(file.node)?) } else { None };
         let mut stream = file.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.read(file.as_fd(), offset, about, |raw| list(self, file.node, pin.as_deref(), raw, to))
+        stream.read(file.as_fd(), offset, to, |raw, to| list(self, file.node, pin.as_deref(), raw, to))
     }
 
     fn getxattr(&self, node: NodeId, name: &XattrName, size: u32, to: &mut dyn Sink) -> Result<u32> {

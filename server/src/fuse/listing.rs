@@ -103,6 +103,9 @@ impl Source for Data<'_> {
     }
 }
 
+/// Bytes of the kernel's own entry with the shortest name. linux/dirent.h: struct linux_dirent64
+const DIRENT_MIN: usize = 24;
+
 /// Directory entries in FUSE's form, into a [`Room`].
 pub(super) struct Entries<'a> {
     /// Where they go.
@@ -124,8 +127,9 @@ impl Entries<'_> {
 }
 
 impl Listing for Entries<'_> {
-    fn room(&self) -> usize {
-        self.room.room()
+    /// The shortest name grows most on its way into the answer.
+    fn raw_room(&self) -> usize {
+        self.room.room().saturating_mul(DIRENT_MIN).checked_div(self.size(1)).unwrap_or_default()
     }
 
     fn fits(&self, name_len: usize) -> bool {
