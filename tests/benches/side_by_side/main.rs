@@ -9,6 +9,7 @@ mod names;
 mod report;
 mod workload;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -26,8 +27,8 @@ struct Args {
     /// Only workloads whose names contain one of these
     #[arg(value_name = "WORKLOAD")]
     workloads: Vec<String>,
-    /// Rounds, in each of which all servers take turns
-    #[arg(long, value_name = "N", default_value_t = 9)]
+    /// Rounds, in each of which all servers take turns, between one start of the servers and the next
+    #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: usize,
     /// Milliseconds that a server has for a workload in a round
     #[arg(long, value_name = "MS", default_value_t = 50)]
@@ -101,7 +102,7 @@ fn main() {
     let modes =
         [("one CPU, sleeping guest", first, Waiting::Asleep), ("two CPUs, polling guest", second, Waiting::Polling)];
 
-    let mut text = conditions(args.rounds);
+    let mut text = conditions(args.rounds * servers.len());
     print!("{text}");
     for (place, dir) in PLACES {
         for (mode, server_cpu, waiting) in modes {
@@ -113,9 +114,14 @@ fn main() {
                 let more = args.with.iter().filter(|_| kind.is_postern());
                 more.fold(kind.setup().below(dir), |setup, arg| setup.arg(arg))
             };
-            let start = |&(_, kind): &(_, Kind)| Contestant::start(setup(kind), server_cpu, first);
-            let contestants: Vec<_> = servers.iter().map(start).collect();
-            let rows = compare(&contestants, waiting, &workloads, &args);
+            let mut rows: Vec<_> = workloads.iter().map(|row| Row::new(row, servers.len())).collect();
+            // Where memory lies makes a difference of a quarter: each server is once the first to get some.
+            for start in 0..servers.len() {
+                let order = (0..servers.len()).map(|turn| (start + turn) % servers.len());
+                let started = order.map(|who| (who, Contestant::start(setup(servers[who].1), server_cpu, first)));
+                let contestants: BTreeMap<_, _> = started.collect();
+                compare(&contestants, waiting, &mut rows, &args);
+            }
             let table = table(&title, &names, &rows);
             println!("\n{table}");
             text += &format!("\n{table}");
@@ -127,18 +133,15 @@ fn main() {
 }
 
 /// All workloads by all contestants, who take turns.
-fn compare(contestants: &[Contestant], waiting: Waiting, workloads: &[&'static Workload], args: &Args) -> Vec<Row> {
-    let guests: Vec<_> = contestants.iter().map(|contestant| Guest::new(&contestant.share, waiting)).collect();
-    let row = |&workload| Row { workload, samples: vec![Vec::new(); contestants.len()] };
-    let mut rows: Vec<Row> = workloads.iter().map(row).collect();
+fn compare(contestants: &BTreeMap<usize, Contestant>, waiting: Waiting, rows: &mut [Row], args: &Args) {
+    let guests: Vec<_> = contestants.values().map(|contestant| Guest::new(&contestant.share, waiting)).collect();
     for round in 0..args.rounds {
-        for Row { workload, samples } in &mut rows {
+        for Row { workload, samples } in &mut *rows {
             for turn in 0..contestants.len() {
                 let who = (round + turn) % contestants.len();
                 let slice = Duration::from_millis(args.slice);
-                samples[who].push(contestants[who].measure(&guests[who], workload, slice));
+                samples[who].push(contestants[&who].measure(&guests[who], workload, slice));
             }
         }
     }
-    rows
 }

@@ -26,6 +26,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Without samples, for so many servers.
+    pub fn new(workload: &'static Workload, servers: usize) -> Self {
+        Self { workload, samples: vec![Vec::new(); servers] }
+    }
+
     fn each(&self, field: impl Fn(&Sample) -> f64) -> Vec<f64> {
         self.samples.iter().map(|rounds| median(rounds.iter().map(&field).collect())).collect()
     }
@@ -101,7 +106,8 @@ pub fn conditions(rounds: usize) -> String {
     format!(
         "# postern beside its peers\n\n\
          postern runs as root with a map of ids, its seccomp filters killing and Landlock on. Times and rates are medians \
-         of all operations of a round, and of {rounds} alternating rounds; `ratio` is postern's time to that of the \
+         of all operations of a round, and of {rounds} alternating rounds, between which all servers are started anew \
+         in another order; `ratio` is postern's time to that of the \
          better peer: below 1, postern is faster. CPU is what all processes of the server spend on one operation, µs. \
          All data is in the page cache.\n\n\
          {}\n",
