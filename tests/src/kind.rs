@@ -135,7 +135,8 @@ impl Kind {
         }
     }
 
-    fn program(self) -> PathBuf {
+    /// The program that serves.
+    pub fn program(self) -> PathBuf {
         let found = match self {
             Self::Virtiofsd => Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/virtiofsd/bin/virtiofsd"),
             Self::CVirtiofsd => "/usr/lib/qemu/virtiofsd".into(),

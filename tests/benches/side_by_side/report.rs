@@ -1,9 +1,11 @@
 //! The table, and what it was measured on.
 
+use std::ffi::OsStr;
 use std::fmt::{self, Display};
 use std::fs;
 use std::process::Command;
 
+use postern_tests::Kind;
 use postern_tests::share::DISK;
 
 use crate::workload::{Unit, Workload};
@@ -99,8 +101,9 @@ pub fn conditions(rounds: usize) -> String {
         ("CPU", format!("{}, {} of them", field("model name"), cpuinfo.matches("processor\t").count())),
         ("machine", if field("flags").contains("hypervisor") { "virtual" } else { "physical" }.into()),
         ("load", load.split(' ').take(3).collect::<Vec<_>>().join(" ")),
-        ("disk", output("stat", &["-f", "-c", "%T", DISK])),
-        ("QEMU", output("/usr/lib/qemu/virtiofsd", &["--version"])),
+        ("disk", output("findmnt", &["-no", "FSTYPE", "-T", DISK])),
+        ("virtiofsd", output(Kind::Virtiofsd.program(), &["--version"])),
+        ("C virtiofsd", output(Kind::CVirtiofsd.program(), &["--version"])),
     ];
     let facts: Vec<_> = facts.iter().map(|(name, value)| format!("- {name}: {value}")).collect();
     format!(
@@ -116,7 +119,7 @@ pub fn conditions(rounds: usize) -> String {
 }
 
 /// The first line that a command prints.
-fn output(program: &str, args: &[&str]) -> String {
+fn output(program: impl AsRef<OsStr>, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).lines().next().unwrap_or("unknown").to_owned()
 }
