@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -105,13 +106,21 @@ impl Guest {
     /// Boots `kernel` with each share mounted at the root's directory of that name. The programs come from a server of
     /// this kind, too.
     pub fn boot(kernel: Kernel, kind: Kind, shares: &[(&str, &Server)]) -> Self {
+        Self::boot_with(kernel, kind, shares, &[])
+    }
+
+    /// The same with more options for QEMU, whose monitor [`monitor`](Self::monitor) then speaks to.
+    pub fn boot_with(kernel: Kernel, kind: Kind, shares: &[(&str, &Server)], options: &[&str]) -> Self {
         let (programs, place) = (Programs::serve(kind, kernel), TempDir::new().unwrap());
         let usr = programs.socket();
         let sockets = shares.iter().map(|(tag, server)| (*tag, server.socket())).chain([("usr", usr.as_path())]);
         let console = place.path().join("console");
+        let monitor = format!("unix:{},server=on,wait=off", place.path().join("monitor").display());
+        let more = ["--", "-monitor", &monitor].into_iter().chain(options.iter().copied());
         let machine = kernel
             .command()
             .args(sockets.map(|(tag, socket)| format!("{tag}={}", listening(socket).display())))
+            .args(more.take(if options.is_empty() { 0 } else { usize::MAX }))
             .env("CONSOLE", &console)
             .env("QUEUES", if kind.is_postern() { "2" } else { "1" })
             .stdin(Stdio::piped())
@@ -139,6 +148,30 @@ impl Guest {
         let Outcome { status, text } = self.run(&format!("set -e\n{script}"));
         assert_eq!(status, 0, "in the guest:\n{script}\n{text}\n{}", self.story());
         text
+    }
+
+    /// Boots again, without an end of the VMM: the share is mounted anew.
+    pub fn reboot(&mut self) {
+        self.machine.stdin.as_mut().unwrap().write_all(b"9\nreboot -f").unwrap();
+        assert_eq!(self.line(), "ready");
+    }
+
+    /// Tells QEMU's monitor something, which must have nothing to complain of.
+    pub fn monitor(&self, command: &str) {
+        let mut monitor = UnixStream::connect(self.place.path().join("monitor")).unwrap();
+        let answer = |monitor: &mut UnixStream| {
+            let mut text = Vec::new();
+            while !text.ends_with(b"(qemu) ") {
+                let mut byte = [0];
+                monitor.read_exact(&mut byte).unwrap();
+                text.extend(byte);
+            }
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        answer(&mut monitor);
+        writeln!(monitor, "{command}").unwrap();
+        let said = answer(&mut monitor);
+        assert!(!said.contains("Error"), "{command}: {said}");
     }
 
     /// Unmounts all and powers the guest off.
