@@ -18,7 +18,7 @@ fn plant(share: &Share, count: usize) -> Vec<String> {
 #[apply(behaviour)]
 fn a_tree_may_be_larger_than_the_descriptor_limit(on: Kind) {
     let share = on.setup().few_descriptors().serve();
-    let paths = plant(&share, 2000);
+    let paths = plant(&share, 20_000);
     let nodes: Vec<_> = paths.iter().map(|path| share.lookup(path.as_str()).unwrap()).collect();
     for (entry, path) in nodes.iter().zip(&paths) {
         let attr = share.getattr(entry.nodeid).unwrap();
