@@ -6,4 +6,5 @@ pub mod fs;
 pub mod fuse;
 pub mod heap;
 pub mod launch;
+pub mod start;
 pub mod vhost;

@@ -1,0 +1,116 @@
+//! What every frontend begins with: meet the helper, and serve from behind walls.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use nix::unistd::User;
+use postern_ipc::channel::{Channel, take};
+use postern_ipc::client::Links;
+use postern_ipc::hello::{News, receive_news};
+use postern_ipc::{Errno, Result};
+use postern_policy::fatal::{Fatal, Step as _};
+use postern_policy::journal;
+
+use crate::args::{ProcessArgs, ShareArgs};
+use crate::fs::tree::{Share, Tree};
+use crate::fs::walk::Walker;
+use crate::{confine, heap, launch};
+
+/// A process that is still what it was started as: the time to make sockets.
+pub struct Start<'a> {
+    process: &'a ProcessArgs,
+    user: Option<User>,
+}
+
+/// A share whose helper is there, before the walls.
+pub struct Met<'a> {
+    process: &'a ProcessArgs,
+    helper: UnixStream,
+    links: Arc<Links>,
+    walker: Walker,
+    /// The share.
+    pub tree: Arc<Tree>,
+    /// Nothing of it can be changed.
+    pub readonly: bool,
+}
+
+impl<'a> Start<'a> {
+    /// Opens the log; finds whom to become.
+    ///
+    /// # Errors
+    /// Says what is wrong with the log or the user.
+    pub fn new(process: &'a ProcessArgs) -> std::result::Result<Self, Fatal> {
+        heap::settle();
+        journal::open("postern-server", process.log_level, process.syslog)?;
+        // The standard hook may look for symbols in files, which a filter answers by killing.
+        std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+        Ok(Self { process, user: confine::user(&process.user)? })
+    }
+
+    /// Becomes another user, and meets the helper, for so many channels.
+    ///
+    /// # Errors
+    /// Says what is wrong with the helper or the share.
+    pub fn meet(self, share: &ShareArgs, channels: u16) -> std::result::Result<Met<'a>, Fatal> {
+        let helper = launch::helper(share, self.process)?;
+        let descriptors = confine::step_down(self.process, self.user.as_ref())?;
+        let (facts, walker) = confine::meet(&helper, channels)?;
+        let step = "open the share";
+        let root = take(&helper).step(step)?;
+        let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
+        let share = Share { root, links: Arc::clone(&links), walker };
+        let tree = Arc::new(Tree::new(share, descriptors).step(step)?);
+        Ok(Met { process: self.process, helper, links, walker, tree, readonly: facts.readonly })
+    }
+}
+
+impl Met<'_> {
+    /// Raises the walls around this thread and those that `threads` makes; there can be no others later.
+    ///
+    /// # Errors
+    /// Says what could not be raised or made.
+    pub fn behind_walls<T>(
+        self,
+        threads: impl FnOnce() -> std::result::Result<T, Fatal>,
+    ) -> std::result::Result<T, Fatal> {
+        let Self { process, helper, links, walker, readonly, .. } = self;
+        confine::renounce(process.no_landlock)?;
+        let (running, is_running) = std::sync::mpsc::channel();
+        let listen = move || {
+            drop(running);
+            attend(&helper, &links);
+        };
+        std::thread::Builder::new().name("news".into()).spawn(listen).step("start a thread")?;
+        // A thread that has only begun still makes system calls which the filter does not allow.
+        let _ = is_running.recv() as std::result::Result<(), _>;
+        let made = threads()?;
+        confine::filter(walker, process.seccomp)?;
+        log::info!("ready{}", if readonly { ", read-only" } else { "" });
+        Ok(made)
+    }
+}
+
+fn take_channels(helper: &UnixStream, count: u16) -> Result<Vec<Channel>> {
+    (0..count).map(|_| take(helper).map(Channel::from)).collect()
+}
+
+/// Listens to what the warden says as long as it is there.
+fn attend(helper: &UnixStream, links: &Links) {
+    let channels = u16::try_from(links.count()).unwrap_or(u16::MAX);
+    let why = loop {
+        match receive_news(helper) {
+            Ok(News::Renewed) => match take_channels(helper, channels) {
+                Ok(channels) => {
+                    log::warn!("the helper was replaced");
+                    links.renew(channels);
+                }
+                Err(errno) => break errno.to_string(),
+            },
+            Ok(News::Refused(why)) => break why,
+            Ok(_) => break Errno::EPROTO.to_string(),
+            Err(errno) => break errno.to_string(),
+        }
+    };
+    log::error!("the helper is gone ({why}): what needs it gives EIO; restart the VM's share");
+    links.end();
+}
