@@ -2,7 +2,8 @@
 //!
 //! A node remembers who it is (mount, device, inode, birth) and where it was last seen (parent, name); an O_PATH
 //! descriptor of it is only a cache. At most `most_held` descriptors are held; the hand of a clock takes them from nodes
-//! that were not used since it last came by. A node that cannot be found by name any more, or is open, keeps its own.
+//! that were not used since it last came by. A node that is open keeps its own; one that cannot be found by name any more
+//! loses it last, and is forgotten with it: a guest that never gives references back fills no memory with such nodes.
 //!
 //! One lock guards the table; no system call is made under it.
 
@@ -162,16 +163,11 @@ impl Nodes {
     /// A descriptor of `node` was opened: keep it, and give back others that have become too many.
     pub fn hold(&self, node: NodeId, pin: Arc<OwnedFd>) -> Arc<OwnedFd> {
         let mut table = self.lock();
-        let Some(entry) = table.nodes.get_mut(&node) else { return pin };
-        if let Some(held) = &entry.pin {
-            return Arc::clone(held);
-        }
-        entry.pin = Some(Arc::clone(&pin));
-        table.clock.push_back(node);
-        let spare = table.spare(self.most_held);
+        let spare = table.hold(node, &pin, self.most_held);
+        let held = table.nodes.get(&node).and_then(|entry| entry.pin.clone());
         drop(table);
         drop(spare);
-        pin
+        held.unwrap_or(pin)
     }
 
     /// Which node a file is, if the guest knows it.
@@ -183,14 +179,17 @@ impl Nodes {
 
     /// A name of `node` was removed. If it was the one the node is known by, the node has only `pin` left.
     pub fn unnamed(&self, node: NodeId, parent: NodeId, name: &FileName, pin: Arc<OwnedFd>) {
-        self.hold(node, pin);
         let mut table = self.lock();
-        if table.nodes.get(&node).and_then(|n| n.seen.as_ref()).is_some_and(|seen| seen.is(parent, name)) {
+        let known = table.nodes.get(&node).and_then(|n| n.seen.as_ref()).is_some_and(|seen| seen.is(parent, name));
+        let mut gone = Vec::new();
+        if known {
             table.see(node, None);
-            let gone = table.sweep(parent);
-            drop(table);
-            drop(gone);
+            gone = table.sweep(parent);
         }
+        // Only now: what has a name would be the first to give its descriptor back.
+        let spare = table.hold(node, &pin, self.most_held);
+        drop(table);
+        drop((gone, spare));
     }
 
     /// `node` has a new name.
@@ -282,18 +281,33 @@ impl Table {
             }
             at = self.nodes.get(&id).and_then(|node| node.seen.as_ref()).map(|seen| seen.parent);
             self.see(id, None);
-            let Some(node) = self.nodes.remove(&id) else { break };
-            if self.by_identity.get(&node.identity.id) == Some(&id) {
-                self.by_identity.remove(&node.identity.id);
-            }
-            gone.push(node);
+            gone.extend(self.remove(id));
         }
         gone
     }
 
+    fn remove(&mut self, id: NodeId) -> Option<Node> {
+        let node = self.nodes.remove(&id)?;
+        if self.by_identity.get(&node.identity.id) == Some(&id) {
+            self.by_identity.remove(&node.identity.id);
+        }
+        Some(node)
+    }
+
+    /// Keeps `pin` for `node`, unless it is held already. What has become too many is dropped by the caller, outside the
+    /// lock.
+    fn hold(&mut self, node: NodeId, pin: &Arc<OwnedFd>, most: usize) -> Vec<Arc<OwnedFd>> {
+        match self.nodes.get_mut(&node) {
+            Some(entry) if entry.pin.is_none() => entry.pin = Some(Arc::clone(pin)),
+            _ => return Vec::new(),
+        }
+        self.clock.push_back(node);
+        self.spare(most)
+    }
+
     /// Turns the clock's hand until no more than `most` descriptors are held: once around for nodes not used since,
-    /// once for all that can be found by name, and if that is not enough for those that will be lost (ESTALE) with
-    /// their descriptor because their last name is gone. What is open is never taken.
+    /// once for all that can be found by name, and if that is not enough for those whose last name is gone: they are
+    /// forgotten (ESTALE), because nothing leads to them any more. What is open is never taken.
     fn spare(&mut self, most: usize) -> Vec<Arc<OwnedFd>> {
         let mut spare = Vec::new();
         let round = self.clock.len();
@@ -305,8 +319,11 @@ impl Table {
             let needed = node.opens > 0 || (node.seen.is_none() && turns >= round);
             if std::mem::take(&mut node.used) || needed {
                 self.clock.push_back(id);
-            } else {
-                spare.extend(node.pin.take());
+                continue;
+            }
+            spare.extend(node.pin.take());
+            if node.seen.is_none() {
+                self.remove(id);
             }
         }
         spare
@@ -416,6 +433,38 @@ mod tests {
             nodes.hold(other, Arc::new(null()));
         }
         assert!(matches!(nodes.place(a), Ok(Place::Pinned(_))));
+    }
+
+    // A guest that makes files, removes them and never forgets them: nothing but our memory would be used up.
+    #[test]
+    fn nodes_that_nothing_leads_to_any_more_do_not_pile_up() {
+        let nodes = nodes(4);
+        let gone = (0..1000).map(|i| {
+            let node = nodes.found(ROOT, &name("a"), &attr(10 + i, 0));
+            nodes.unnamed(node, ROOT, &name("a"), Arc::new(null()));
+            assert!(matches!(nodes.place(node), Ok(Place::Pinned(_))), "the last one has its descriptor");
+            node
+        });
+        let gone: Vec<_> = gone.collect();
+        assert_eq!(nodes.count(), (1 + 4, 4));
+        assert_eq!(nodes.place(gone[0]).err(), Some(Errno::ESTALE));
+        gone.iter().for_each(|&node| nodes.forget(node, 1));
+        assert_eq!(nodes.count().0, 1);
+    }
+
+    // unlink(2): "If the name was the last link to a file but any processes still have the file open, the file will
+    // remain in existence"
+    #[test]
+    fn a_node_without_a_name_stays_as_long_as_it_is_open() {
+        let nodes = nodes(4);
+        let open = nodes.found(ROOT, &name("a"), &attr(5, 0));
+        nodes.opened(open);
+        nodes.unnamed(open, ROOT, &name("a"), Arc::new(null()));
+        for i in 0..100 {
+            let node = nodes.found(ROOT, &name("b"), &attr(10 + i, 0));
+            nodes.unnamed(node, ROOT, &name("b"), Arc::new(null()));
+        }
+        assert!(matches!(nodes.place(open), Ok(Place::Pinned(_))));
     }
 
     #[test]
