@@ -102,6 +102,7 @@ impl Links {
     ) -> Result<R> {
         let index = MINE.get();
         let mut link = lock(self.links.get(index).or(self.links.first()).ok_or(Errno::EIO)?);
+        let mut again = O::REPEATABLE;
         loop {
             let broken = match link.exchange(caller, op, at.as_ref(), data) {
                 Ok(answer) => {
@@ -111,9 +112,9 @@ impl Links {
                 Err(Broken::Refused(errno)) => return Err(errno),
                 Err(broken) => broken,
             };
-            let again = matches!(broken, Broken::Unsent) || O::REPEATABLE;
             link.channel = None;
-            if !again {
+            // Once: a request that no helper outlives would end them for ever.
+            if matches!(broken, Broken::Unanswered) && !std::mem::take(&mut again) {
                 log::warn!("{:?} was under way when the helper ended: answered EIO", O::KIND);
                 return Err(Errno::EIO);
             }
@@ -238,6 +239,26 @@ mod tests {
         dying.join().unwrap().unwrap();
         let helper = std::thread::spawn(move || serve_one(&new));
         assert_eq!(ask(&links, &rmdir()), Ok(()), "the next request goes to the new helper");
+        helper.join().unwrap();
+    }
+
+    // postern-ipc: again: may be sent once more
+    #[test]
+    fn a_request_that_no_helper_outlives_is_not_asked_for_ever() {
+        let dying = |end: Channel| std::thread::spawn(move || end.receive(&mut [0; FRAME_MAX]).map(drop));
+        let ends: Vec<_> = (0..3).map(|_| Channel::pair().unwrap()).collect();
+        let mut ends = ends.into_iter();
+        let (mine, first) = ends.next().unwrap();
+        let (second, its) = ends.next().unwrap();
+        let (third, living) = ends.next().unwrap();
+        let links = Links::new(vec![mine]);
+        links.renew(vec![second]);
+        let helpers = [dying(first), dying(its)];
+        assert_eq!(ask(&links, &SyncFs {}), Err(Errno::EIO));
+        helpers.into_iter().for_each(|helper| helper.join().unwrap().unwrap());
+        links.renew(vec![third]);
+        let helper = std::thread::spawn(move || serve_one(&living));
+        assert_eq!(ask(&links, &SyncFs {}), Ok(()), "the next request goes to the new helper");
         helper.join().unwrap();
     }
 
