@@ -4,7 +4,7 @@
 //! which a descriptor is known. Whatever the helper dies of, another one takes its place; but not when the server
 //! has broken the protocol.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -35,8 +35,10 @@ use crate::walls::{self, Walls};
 /// A helper that keeps dying is started this often in that time; then it waits.
 const RESTARTS: usize = 10;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(10);
-/// How long the server may take to hear news.
+/// How long the server may take to hear news, and how long there may be no room for a descriptor in flight.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause before it is looked again whether there is room. unix(7): ETOOMANYREFS
+const CROWDED: Duration = Duration::from_millis(50);
 
 /// From the first greeting to the last.
 pub(crate) fn run(args: &Args, socket: &UnixStream) -> Started<Ending> {
@@ -202,14 +204,25 @@ impl Warden<'_> {
 
     fn welcome(&self, socket: &UnixStream, ends: &Ends) -> Result<()> {
         send_news(socket, &News::Welcome(Facts { version: VERSION, readonly: self.args.readonly }))?;
-        pass(socket, self.clone.mount.root()?.as_fd())?;
-        ends.iter().try_for_each(|end| pass(socket, end.as_fd()))
+        hand(socket, self.clone.mount.root()?.as_fd())?;
+        ends.iter().try_for_each(|end| hand(socket, end.as_fd()))
     }
 }
 
 fn renew(socket: &UnixStream, ends: &Ends) -> Result<()> {
     send_news(socket, &News::Renewed)?;
-    ends.iter().try_for_each(|end| pass(socket, end.as_fd()))
+    ends.iter().try_for_each(|end| hand(socket, end.as_fd()))
+}
+
+/// Hands a descriptor over, as soon as what other programs of the same user have in flight leaves room for it.
+fn hand(socket: &UnixStream, end: BorrowedFd<'_>) -> Result<()> {
+    let since = Instant::now();
+    loop {
+        match pass(socket, end) {
+            Err(Errno::ETOOMANYREFS) if since.elapsed() < PATIENCE => std::thread::sleep(CROWDED),
+            handed => return handed,
+        }
+    }
 }
 
 /// A server that broke the protocol hears that it is over; it need not listen.

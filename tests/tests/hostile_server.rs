@@ -432,6 +432,68 @@ fn answers_that_nobody_takes_hold_few_descriptors_in_flight(on: Kind) {
     (in_flight..60).for_each(|_| assert_eq!(given(&twin), Ok(1)));
 }
 
+/// Leaves `count` descriptors in flight that count for the user with this host id, until the sockets are dropped.
+fn leave_in_flight(uid: u32, count: usize) -> [UnixStream; 2] {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use std::os::fd::AsRawFd;
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let null = HostFile::open("/dev/null").unwrap();
+    let send = || {
+        let uid = rustix::process::Uid::from_raw(uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        for part in vec![null.as_raw_fd(); count].chunks(200) {
+            let parts = [std::io::IoSlice::new(b"x")];
+            let rights = [ControlMessage::ScmRights(part)];
+            sendmsg::<()>(ours.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(send).join().unwrap());
+    [ours, theirs]
+}
+
+/// The user id that the host sees.
+fn host_uid(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+// unix(7): "ETOOMANYREFS": what other programs of the same user leave in flight costs requests, not the helper
+#[apply(promise)]
+fn too_many_descriptors_in_flight_are_an_error_and_no_end(on: Kind) {
+    let mut twin = Twin::with(on, &["--rlimit-nofile=256"]);
+    twin.host.write("f", b"hello");
+    let (root, file) = (twin.root.try_clone().unwrap(), twin.pin("f"));
+    let others = leave_in_flight(host_uid(twin.helper()), 300);
+    for _ in 0..3 {
+        assert_eq!(twin.ask(&open_for(OpenFlags::READ), &[file.as_fd()]).map(drop), Err(Errno::ENFILE));
+        assert_eq!(twin.ask(&Lookup { name: name("f") }, &[root.as_fd()]).map(drop), Err(Errno::ENFILE));
+        twin.ask(&Stat {}, &[file.as_fd()]).unwrap();
+    }
+    drop(others);
+    let opened = || twin.ask(&open_for(OpenFlags::READ), &[file.as_fd()]).is_ok();
+    assert!(soon(opened), "the helper does not recover");
+}
+
+/// Another test may be at the same user's descriptors.
+fn soon(mut happens: impl FnMut() -> bool) -> bool {
+    (0..100).any(|_| happens() || (std::thread::sleep(std::time::Duration::from_millis(50)), false).1)
+}
+
+// unix(7): "ETOOMANYREFS"; the warden waits for room to hand new channels over
+#[apply(promise)]
+fn a_helper_is_replaced_although_many_descriptors_are_in_flight(on: Kind) {
+    let mut twin = Twin::with(on, &["--rlimit-nofile=256"]);
+    let helper = twin.helper();
+    let others = leave_in_flight(host_uid(helper), 300);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(helper as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    drop(others);
+    twin.renew();
+    let root = twin.root.try_clone().unwrap();
+    twin.ask(&mkdir("d"), &[root.as_fd()]).unwrap();
+}
+
 // postern-helper(8): If the helper dies, the warden starts another and hands over new channels
 #[apply(promise)]
 fn a_helper_that_is_killed_is_replaced(on: Kind) {
