@@ -27,6 +27,8 @@ pub struct Cli {
 pub enum Frontend {
     /// A vhost-user-fs device: the guest mounts it with `mount -t virtiofs TAG DIR`
     Virtiofs(Box<Virtiofs>),
+    /// The other end of QEMU's `-fsdev proxy` (up to QEMU 9.1): the guest mounts it with `mount -t 9p TAG DIR`
+    Proxy(Box<Proxy>),
 }
 
 /// Everything `postern-server virtiofs` can be told.
@@ -35,12 +37,32 @@ pub struct Virtiofs {
     /// Where the VMM comes from
     #[command(flatten)]
     pub socket: SocketArgs,
+    /// What the VMM finds
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Which directory
     #[command(flatten)]
     pub share: ShareArgs,
     /// What the guest is told
     #[command(flatten)]
     pub guest: GuestArgs,
+    /// Who does the work
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+    /// How it runs
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Everything `postern-server proxy` can be told.
+#[derive(Args, Debug)]
+pub struct Proxy {
+    /// Where QEMU comes from
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// Which directory
+    #[command(flatten)]
+    pub share: ShareArgs,
     /// How it runs
     #[command(flatten)]
     pub process: ProcessArgs,
@@ -50,7 +72,7 @@ pub struct Virtiofs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The VMM")]
 pub struct SocketArgs {
-    /// Listen there for a VMM (QEMU: -chardev socket,path=PATH)
+    /// Listen there for a VMM (QEMU: -chardev socket,path=PATH; -fsdev proxy,socket=PATH)
     #[arg(long, value_name = "PATH", required_unless_present = "fd")]
     pub socket_path: Option<PathBuf>,
     /// Take VMMs from this descriptor: a listening or a connected Unix stream socket
@@ -59,6 +81,12 @@ pub struct SocketArgs {
     /// Members of this group may connect to --socket-path
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<String>,
+}
+
+/// What the VMM finds.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The device")]
+pub struct DeviceArgs {
     /// End when the VMM disconnects, instead of waiting for the next
     #[arg(long)]
     pub once: bool,
@@ -156,16 +184,22 @@ pub struct GuestArgs {
     pub no_killpriv_v2: bool,
 }
 
-/// How the process runs.
+/// Who does the work.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The process")]
-pub struct ProcessArgs {
+pub struct ThreadArgs {
     /// Threads for requests that may wait for a disk; with 0 they hold up the others of their queue
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=QUEUES_MAX))]
     pub thread_pool_size: u16,
     /// Microseconds that a queue's thread looks for the next request before it sleeps, where that pays; 0 for never
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub poll_us: u64,
+}
+
+/// How the process runs.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The process")]
+pub struct ProcessArgs {
     /// Most descriptors open at once: half for nodes, a quarter for open files
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
     pub rlimit_nofile: u64,
@@ -251,6 +285,7 @@ mod tests {
         let all = ["postern-server", "virtiofs"].iter().chain(args);
         Cli::try_parse_from(all).map(|cli| match cli.frontend {
             Frontend::Virtiofs(virtiofs) => *virtiofs,
+            Frontend::Proxy(_) => panic!("another frontend"),
         })
     }
 

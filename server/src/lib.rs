@@ -6,5 +6,6 @@ pub mod fs;
 pub mod fuse;
 pub mod heap;
 pub mod launch;
+pub mod proxy;
 pub mod start;
 pub mod vhost;

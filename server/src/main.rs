@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use clap::Parser;
 use postern_policy::fatal::{Fatal, Step as _};
-use postern_server::args::{Cli, Frontend, Virtiofs};
+use postern_server::args::{Cli, Frontend, Proxy, Virtiofs};
 use postern_server::fuse::Session;
-use postern_server::launch;
 use postern_server::start::Start;
 use postern_server::vhost::Transport;
+use postern_server::{launch, proxy};
 
 fn main() -> ExitCode {
     let served = match Cli::parse().frontend {
-        Frontend::Virtiofs(args) => virtiofs(&args),
+        Frontend::Virtiofs(args) => serve_virtiofs(&args),
+        Frontend::Proxy(args) => serve_proxy(&args),
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -25,15 +26,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn virtiofs(Virtiofs { socket, share, guest, process }: &Virtiofs) -> Result<(), Fatal> {
+fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
+    let Virtiofs { socket, device, share, guest, threads, process } = args;
     let start = Start::new(process)?;
     let vmms = launch::socket(socket)?;
-    let queues = socket.num_request_queues;
-    let met = start.meet(share, queues.saturating_add(process.thread_pool_size))?;
-    let session = Session::new(Arc::clone(&met.tree), guest.settings(), queues, socket.tag.as_deref());
-    let poll = Duration::from_micros(process.poll_us);
-    let transport = met.behind_walls(|| {
-        Transport::new(Arc::new(session), process.thread_pool_size.into(), poll).step("start the workers")
-    })?;
-    transport.serve(vmms, socket.once).step("wait for a VMM")
+    let (queues, pool) = (device.num_request_queues, threads.thread_pool_size);
+    let met = start.meet(share, queues.saturating_add(pool))?;
+    let session = Session::new(Arc::clone(&met.tree), guest.settings(), queues, device.tag.as_deref());
+    let poll = Duration::from_micros(threads.poll_us);
+    let transport =
+        met.behind_walls(|| Transport::new(Arc::new(session), pool.into(), poll).step("start the workers"))?;
+    transport.serve(vmms, device.once).step("wait for a VMM")
+}
+
+/// QEMU asks one thing at a time, and removes the socket's path when it connects: there is one thread, and one QEMU.
+fn serve_proxy(Proxy { socket, share, process }: &Proxy) -> Result<(), Fatal> {
+    let start = Start::new(process)?;
+    let qemus = launch::socket(socket)?;
+    let met = start.meet(share, 1)?;
+    let tree = Arc::clone(&met.tree);
+    met.behind_walls(|| Ok(()))?;
+    let qemu = qemus.accept().step("wait for QEMU")?;
+    proxy::serve(&*tree, qemu).map_err(|why| Fatal::new("understand QEMU", why))
 }

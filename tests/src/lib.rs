@@ -22,6 +22,7 @@ pub mod kind;
 pub mod memory;
 pub mod mounts;
 pub mod peers;
+pub mod proxy;
 pub mod ring;
 pub mod share;
 pub mod twin;

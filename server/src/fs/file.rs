@@ -73,6 +73,12 @@ impl AsFd for OpenFile {
     }
 }
 
+impl From<OpenFile> for OwnedFd {
+    fn from(file: OpenFile) -> Self {
+        file.descriptor
+    }
+}
+
 /// All open handles of the guest, at most `most`.
 pub struct Files {
     open: Mutex<(HashMap<Fh, Arc<OpenFile>>, u64)>,

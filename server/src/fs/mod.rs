@@ -5,19 +5,21 @@
 
 pub mod dir;
 pub mod file;
+mod flags;
 pub mod node;
 pub mod synthetic;
-
 pub mod tree;
 pub mod walk;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use postern_ipc::Result;
 use postern_ipc::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
 use postern_ipc::id::Caller;
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::Fsx;
+
+pub use flags::open_flags;
 
 /// A node of the share as the guest names it: FUSE nodeid. Never given to another node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -237,6 +239,8 @@ pub trait Fs: Send + Sync {
     -> Result<(Entry, Fh)>;
     /// close(2)
     fn release(&self, handle: Handle) -> Result<()>;
+    /// Gives an open file or directory away, to be used elsewhere: the handle stands for nothing any more.
+    fn give(&self, handle: Handle) -> Result<OwnedFd>;
     /// What close(2) of one of several descriptors does: the handle stays open.
     fn flush(&self, file: Handle) -> Result<()>;
     /// pread(2)

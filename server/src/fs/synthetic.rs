@@ -2,6 +2,7 @@
 //! on a disk; what needs a host (flags, project ids, holes) is refused as a file system does that has none.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -470,6 +471,12 @@ impl Fs for Synthetic {
             state.sweep(handle.node);
             Ok(())
         })
+    }
+
+    /// What is in memory only cannot be used elsewhere.
+    fn give(&self, handle: Handle) -> Result<OwnedFd> {
+        self.release(handle)?;
+        Err(Errno::EOPNOTSUPP)
     }
 
     fn flush(&self, file: Handle) -> Result<()> {

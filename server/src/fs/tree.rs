@@ -357,6 +357,12 @@ impl Fs for Tree {
         Ok(())
     }
 
+    fn give(&self, handle: Handle) -> Result<OwnedFd> {
+        let file = self.files.remove(handle)?;
+        self.nodes.closed(file.node);
+        Arc::into_inner(file).map(OwnedFd::from).ok_or(Errno::EBUSY)
+    }
+
     fn flush(&self, file: Handle) -> Result<()> {
         self.files.get(file).map(drop)
     }

@@ -10,7 +10,7 @@ use super::abi::{
     self, AttrFlags, AttrOut, EntryOut, OpenInFlags, SetattrIn, SetattrValid, StatfsOut, Statx, StatxOut, SxTime,
 };
 use super::settings::Settings;
-use crate::fs::{Entry, ROOT, Space};
+use crate::fs::{self, Entry, ROOT, Space};
 
 /// STATX_BASIC_STATS and STATX_BTIME of linux/stat.h.
 const STATX_BASIC: u32 = 0x7ff;
@@ -152,28 +152,14 @@ pub(super) fn changes(asked: &SetattrIn) -> Result<Changes> {
 /// # Errors
 /// EINVAL for an access mode that is none.
 pub(super) fn open_flags(settings: &Settings, raw: u32, more: OpenInFlags) -> Result<OpenFlags> {
-    let raw = raw.cast_signed();
-    let mut flags = match raw & libc::O_ACCMODE {
-        libc::O_RDONLY => OpenFlags::READ,
-        // A guest that collects writes reads the rest of a page first.
-        libc::O_WRONLY if settings.writeback => OpenFlags::READ | OpenFlags::WRITE,
-        libc::O_WRONLY => OpenFlags::WRITE,
-        libc::O_RDWR => OpenFlags::READ | OpenFlags::WRITE,
-        _ => return Err(Errno::EINVAL),
-    };
-    let table = [
-        // ... and knows the end of the file itself.
-        (libc::O_APPEND, OpenFlags::APPEND, !settings.writeback),
-        (libc::O_TRUNC, OpenFlags::TRUNC, true),
-        (libc::O_EXCL, OpenFlags::EXCL, true),
-        (libc::O_DIRECT, OpenFlags::DIRECT, settings.allow_direct_io),
-        (libc::O_NOATIME, OpenFlags::NOATIME, settings.preserve_noatime),
-        (libc::O_DSYNC, OpenFlags::DSYNC, true),
-    ];
-    for (bit, flag, allowed) in table {
-        flags.set(flag, raw & bit != 0 && allowed);
+    let mut flags = fs::open_flags(raw)?;
+    if settings.writeback {
+        // A guest that collects writes reads the rest of a page first, and knows the end of the file itself.
+        flags |= OpenFlags::READ;
+        flags.remove(OpenFlags::APPEND);
     }
-    flags.set(OpenFlags::SYNC, raw & libc::O_SYNC == libc::O_SYNC);
+    flags.set(OpenFlags::DIRECT, flags.contains(OpenFlags::DIRECT) && settings.allow_direct_io);
+    flags.set(OpenFlags::NOATIME, flags.contains(OpenFlags::NOATIME) && settings.preserve_noatime);
     flags.set(OpenFlags::KILL_SETID, more.contains(OpenInFlags::KILL_SUIDGID));
     Ok(flags)
 }
@@ -188,16 +174,6 @@ mod tests {
             let dev = Dev { major, minor };
             assert_eq!(decode_dev(encode_dev(dev)), dev);
         }
-    }
-
-    // open(2): O_SYNC is __O_SYNC | O_DSYNC
-    #[test]
-    fn dsync_alone_is_not_sync() {
-        let settings = Settings::default();
-        let flags = |raw: i32| open_flags(&settings, raw.cast_unsigned(), OpenInFlags::empty()).unwrap();
-        assert_eq!(flags(libc::O_WRONLY | libc::O_DSYNC), OpenFlags::WRITE | OpenFlags::DSYNC);
-        assert!(flags(libc::O_WRONLY | libc::O_SYNC).contains(OpenFlags::SYNC));
-        assert!(open_flags(&settings, 3, OpenInFlags::empty()).is_err());
     }
 
     #[test]

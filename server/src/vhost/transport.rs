@@ -45,6 +45,17 @@ impl Socket {
         let listening = sockopt::socket_acceptconn(&socket)?;
         Ok(if listening { Self::Listening(socket.into()) } else { Self::Connected(socket.into()) })
     }
+
+    /// The one that is there, or the first to come; no other will be let in.
+    ///
+    /// # Errors
+    /// Those of accept(2) that do not pass.
+    pub fn accept(self) -> io::Result<UnixStream> {
+        match self {
+            Self::Connected(stream) => Ok(stream),
+            Self::Listening(listener) => accept(&listener),
+        }
+    }
 }
 
 /// A device with its threads.
