@@ -21,6 +21,9 @@ use crate::share::Server;
 /// How long a guest may take to come up, or to answer one request: emulated, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
+/// QEMU can do what its user can do, and no more even if that is root.
+const UNPRIVILEGED: &str = "setpriv --bounding-set -all --inh-caps -all";
+
 /// What a guest runs on.
 #[derive(Clone, Copy, Debug)]
 pub enum Kernel {
@@ -122,6 +125,7 @@ impl Guest {
             .args(sockets.map(|(tag, socket)| format!("{tag}={}", listening(socket).display())))
             .args(more.take(if options.is_empty() { 0 } else { usize::MAX }))
             .env("CONSOLE", &console)
+            .env("AS", UNPRIVILEGED)
             .env("QUEUES", if kind.is_postern() { "2" } else { "1" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

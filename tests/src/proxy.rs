@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -216,6 +216,12 @@ impl Proxy {
             size: q(44),
             mtime: (q(84), q(92)),
         })
+    }
+
+    /// The number of the connection, which processes that are started from now on inherit.
+    pub fn inherited(&self) -> RawFd {
+        rustix::io::fcntl_setfd(&self.socket, FdFlags::empty()).unwrap();
+        self.socket.as_raw_fd()
     }
 
     /// Checks that nothing has changed beside the shared directory.

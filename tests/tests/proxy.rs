@@ -113,6 +113,14 @@ fn names_of_every_kind_are_made_of_their_caller(proxy: &mut Proxy) {
     assert_eq!((proxy.stat("//d/l").unwrap().ino, proxy.stat("//f").unwrap().nlink), (proxy.host.stat("f").ino, 2));
 }
 
+// A guest that speaks 9P2000.u tells no group.
+#[apply(behaviour)]
+fn what_is_made_without_a_group_is_of_roots(proxy: &mut Proxy) {
+    assert_eq!(proxy.status(MKDIR, &[D(1000), D(KEEP), p("//d"), D(0o755)]), Ok(0));
+    let stat = proxy.stat("//d").unwrap();
+    assert_eq!((stat.uid, stat.gid), (1000, 0));
+}
+
 // rename(2), remove(3)
 #[apply(behaviour)]
 fn names_are_moved_and_removed(proxy: &mut Proxy) {
@@ -181,6 +189,17 @@ fn a_way_up_ends_at_the_root(proxy: &mut Proxy) {
         assert_eq!(proxy.stat(path), Ok(root), "{path}");
     }
     assert_eq!(proxy.stat("//d/e/../../d/e"), proxy.stat("//d/e"));
+    // What it lists to a guest that speaks 9P2000.u, it asks about: "." too.
+    assert_eq!(proxy.stat("//d/./e/."), proxy.stat("//d/e"));
+    create(proxy, "//f");
+    assert_eq!((proxy.stat("//f/."), proxy.stat("//f/..")), (Err(ENOTDIR), Err(ENOTDIR)));
+}
+
+// Some of QEMU's paths count the NUL at their end, as its V9fsPath does.
+#[apply(behaviour)]
+fn a_path_may_count_its_nul(proxy: &mut Proxy) {
+    mkdir(proxy, "//d");
+    assert_eq!((proxy.stat("/\0"), proxy.stat("//d\0")), (proxy.stat("/"), proxy.stat("//d")));
 }
 
 // ioctl_iflags(2): FS_IOC_GETVERSION. virtfs-proxy-helper leaves the upper half as it was on its stack.
@@ -414,4 +433,58 @@ fn a_read_only_share_stays_as_it_is() {
         assert_eq!((text.as_str(), proxy.stat("//f").unwrap()), ("kept", before));
         assert_eq!(nix::sys::stat::fchmod(file.as_fd(), nix::sys::stat::Mode::S_IRWXU), Err(EROFS));
     }
+}
+
+// QEMU's -fsdev proxy,socket=PATH removes the path when it has connected.
+#[test]
+fn qemu_finds_it_by_a_path() {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("socket");
+    let mut server = Command::new(Kind::Mapped.program())
+        .args(["proxy", "--shared-dir", "/var/tmp", "--socket-path"])
+        .arg(&path)
+        .args(Kind::Mapped.identity())
+        .spawn()
+        .unwrap();
+    let wait = |what: &str, done: &mut dyn FnMut() -> bool| {
+        assert!(
+            (0..2000).any(|_| done() || {
+                std::thread::sleep(Duration::from_millis(10));
+                false
+            }),
+            "{what}"
+        );
+    };
+    wait("no socket", &mut || path.exists());
+    let mut qemu = Command::new("qemu-system-x86_64")
+        .args([
+            "-nodefaults",
+            "-display",
+            "none",
+            "-machine",
+            "q35",
+            "-S",
+            "-device",
+            "virtio-9p-pci,fsdev=f,mount_tag=f",
+        ])
+        .arg("-fsdev")
+        .arg(format!("proxy,id=f,socket={}", path.display()))
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait("QEMU does not connect", &mut || !path.exists());
+    // It starts only if the root of the share answers; then it has to be told to end.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(qemu.try_wait().unwrap(), None);
+    qemu.kill().unwrap();
+    qemu.wait().unwrap();
+    let mut ended = None;
+    wait("the server outlives its QEMU", &mut || {
+        ended = server.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.unwrap().success());
 }

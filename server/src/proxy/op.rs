@@ -16,7 +16,7 @@ use crate::fs::{Entry, Fh, Fs, Handle, Object, Sink, Wait, open_flags};
 const STRING_MAX: u32 = u16::MAX as u32;
 /// A value that is 64 KiB long, whose counted length is 0 then.
 const WRAPPED: u32 = 1 << 16;
-/// Leave this id as it is. chown(2)
+/// No id: it is left as it is, or not told. chown(2)
 const KEEP: u32 = u32::MAX;
 
 /// An answer: a message, or a descriptor.
@@ -70,8 +70,10 @@ fn last<'a, F: Fs>(fs: &'a F, args: &mut Reader<'_>) -> Result<Spot<'a, F>> {
     Spot::find(fs, path)
 }
 
+/// 9P2000.u tells no group: then it is root's.
 fn caller(uid: u32, gid: u32) -> Caller {
-    Caller::User { uid: GuestUid(uid), gid: GuestGid(gid), group: None }
+    let known = |id| if id == KEEP { 0 } else { id };
+    Caller::User { uid: GuestUid(known(uid)), gid: GuestGid(known(gid)), group: None }
 }
 
 /// Nothing of QEMU's refers to a node: it is looked up anew each time.

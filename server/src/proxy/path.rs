@@ -4,7 +4,7 @@
 use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 
-use crate::fs::{Fs, NodeId, ROOT};
+use crate::fs::{Entry, Fs, NodeId, ROOT};
 
 /// Longest path, bytes. limits.h: PATH_MAX, without its NUL
 const PATH_MAX: usize = 4095;
@@ -13,7 +13,7 @@ const PATH_MAX: usize = 4095;
 pub(super) struct Spot<'a, F: Fs> {
     fs: &'a F,
     /// From below the root down.
-    way: Vec<NodeId>,
+    way: Vec<Entry>,
 }
 
 impl<'a, F: Fs> Spot<'a, F> {
@@ -47,29 +47,33 @@ impl<'a, F: Fs> Spot<'a, F> {
 
     /// The node there.
     pub(super) fn node(&self) -> NodeId {
-        self.way.last().copied().unwrap_or(ROOT)
+        self.way.last().map_or(ROOT, |entry| entry.node)
     }
 
-    /// The guest's ".." comes as it is: QEMU stops it at the root only.
+    /// "." and ".." come as they are: QEMU stops ".." at the root only.
     fn enter(&mut self, name: &[u8]) -> Result<()> {
-        if name == b".." {
-            if let Some(left) = self.way.pop() {
-                self.fs.forget(left, 1);
+        if matches!(name, b"." | b"..") {
+            if self.way.last().is_some_and(|entry| entry.attr.kind() != libc::S_IFDIR) {
+                return Err(Errno::ENOTDIR);
             }
+            let left = if name == b".." { self.way.pop() } else { None };
+            left.iter().for_each(|entry| self.fs.forget(entry.node, 1));
             return Ok(());
         }
-        self.way.push(self.fs.lookup(self.node(), &FileName::new(name)?)?.node);
+        self.way.push(self.fs.lookup(self.node(), &FileName::new(name)?)?);
         Ok(())
     }
 }
 
 impl<F: Fs> Drop for Spot<'_, F> {
     fn drop(&mut self) {
-        self.way.iter().for_each(|node| self.fs.forget(*node, 1));
+        self.way.iter().for_each(|entry| self.fs.forget(entry.node, 1));
     }
 }
 
+/// Some of QEMU's paths count the NUL at their end.
 fn names(path: &[u8]) -> Result<impl Iterator<Item = &[u8]>> {
+    let path = path.strip_suffix(b"\0").unwrap_or(path);
     if path.len() > PATH_MAX {
         return Err(Errno::ENAMETOOLONG);
     }
