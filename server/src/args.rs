@@ -76,8 +76,12 @@ pub struct SocketArgs {
     #[arg(long, value_name = "PATH", required_unless_present = "fd")]
     pub socket_path: Option<PathBuf>,
     /// Take VMMs from this descriptor: a listening or a connected Unix stream socket
-    #[arg(long, value_name = "N", conflicts_with_all = ["socket_path", "socket_group"])]
+    #[arg(long, value_name = "N", conflicts_with_all =
+        ["socket_path", "socket_user", "socket_group"])]
     pub fd: Option<RawFd>,
+    /// This user may connect to --socket-path
+    #[arg(long, value_name = "USER")]
+    pub socket_user: Option<String>,
     /// Members of this group may connect to --socket-path
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<String>,

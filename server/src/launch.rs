@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::unistd::{Group, chown};
+use nix::unistd::{Group, User, chown};
 use postern_ipc::Errno;
 use postern_ipc::channel::inherited;
 use postern_policy::fatal::{Fatal, Step as _};
@@ -40,22 +40,22 @@ pub fn socket(args: &SocketArgs) -> Result<Socket, Fatal> {
     }
     let path =
         args.socket_path.as_deref().ok_or_else(|| Fatal::new("find a socket", "neither --fd nor --socket-path"))?;
-    listen(path, args.socket_group.as_deref()).map(Socket::Listening)
+    listen(path, args.socket_user.as_deref(), args.socket_group.as_deref()).map(Socket::Listening)
 }
 
-/// Listens at `path`: for the owner, and for a group if one is given.
-fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, Fatal> {
+/// Listens at `path`: for the owner, who may be another user, and for a group if one is given.
+fn listen(path: &Path, user: Option<&str>, group: Option<&str>) -> Result<UnixListener, Fatal> {
     let step = || format!("listen at {}", path.display());
     let length = path.as_os_str().len();
     if length > SOCKET_PATH_MAX {
         let why = format!("the path has {length} bytes, a Unix socket's may have {SOCKET_PATH_MAX}");
         return Err(Fatal::new(step(), why).hint("choose a shorter one, for example below /run"));
     }
-    let group = group.map(find_group).transpose()?;
+    let (user, group) = (user.map(find_user).transpose()?, group.map(find_group).transpose()?);
     clear(path)?;
     let listener = UnixListener::bind(path).step(step())?;
     let mode = if group.is_some() { 0o660 } else { 0o600 };
-    chown(path, None, group).step(step())?;
+    chown(path, user, group).step(step())?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).step(step())?;
     Ok(listener)
 }
@@ -76,6 +76,14 @@ fn clear(path: &Path) -> Result<(), Fatal> {
 fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+fn find_user(name: &str) -> Result<nix::unistd::Uid, Fatal> {
+    let found = match name.parse() {
+        Ok(number) => Some(nix::unistd::Uid::from_raw(number)),
+        Err(_) => User::from_name(name).ok().flatten().map(|user| user.uid),
+    };
+    found.ok_or_else(|| Fatal::new(format!("find the user {name} (--socket-user)"), "there is none of that name"))
 }
 
 fn find_group(name: &str) -> Result<nix::unistd::Gid, Fatal> {
@@ -160,33 +168,33 @@ mod tests {
     #[test]
     fn a_stale_socket_is_replaced_but_a_living_one_or_a_file_is_not() {
         let socket = path("socket");
-        drop(listen(&socket, None).unwrap());
-        let living = listen(&socket, None).unwrap();
-        assert!(listen(&socket, None).unwrap_err().to_string().contains("another process listens there"));
+        drop(listen(&socket, None, None).unwrap());
+        let living = listen(&socket, None, None).unwrap();
+        assert!(listen(&socket, None, None).unwrap_err().to_string().contains("another process listens there"));
         drop(living);
         std::fs::remove_file(&socket).unwrap();
         std::fs::write(&socket, "precious").unwrap();
-        assert!(listen(&socket, None).unwrap_err().to_string().contains("something else is there"));
+        assert!(listen(&socket, None, None).unwrap_err().to_string().contains("something else is there"));
         assert_eq!(std::fs::read(&socket).unwrap(), b"precious");
         std::fs::remove_file(&socket).unwrap();
     }
 
     #[test]
     fn a_socket_path_that_is_too_long_says_so() {
-        let error = listen(&path(&"x".repeat(120)), None).unwrap_err().to_string();
+        let error = listen(&path(&"x".repeat(120)), None, None).unwrap_err().to_string();
         assert!(error.contains("a Unix socket's may have 107"), "{error}");
     }
 
     #[test]
     fn only_the_owner_may_connect_unless_a_group_is_named() {
         let socket = path("mode");
-        let listener = listen(&socket, None).unwrap();
+        let listener = listen(&socket, None, None).unwrap();
         assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         drop(listener);
         let group = nix::unistd::getgid().to_string();
-        let _listener = listen(&socket, Some(&group)).unwrap();
+        let _listener = listen(&socket, None, Some(&group)).unwrap();
         assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o660);
         std::fs::remove_file(&socket).unwrap();
-        assert!(listen(&socket, Some("no such group")).is_err());
+        assert!(listen(&socket, None, Some("no such group")).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod confine;
+pub mod dropin;
 pub mod fs;
 pub mod fuse;
 pub mod heap;

@@ -10,12 +10,15 @@ use postern_server::args::{Cli, Frontend, Proxy, Virtiofs};
 use postern_server::fuse::Session;
 use postern_server::start::Start;
 use postern_server::vhost::Transport;
-use postern_server::{launch, proxy};
+use postern_server::{dropin, launch, proxy};
 
 fn main() -> ExitCode {
-    let served = match Cli::parse().frontend {
-        Frontend::Virtiofs(args) => serve_virtiofs(&args),
-        Frontend::Proxy(args) => serve_proxy(&args),
+    let served = match dropin::proxy_helper() {
+        Some((args, background)) => serve_proxy(&args, background),
+        None => match Cli::parse().frontend {
+            Frontend::Virtiofs(args) => serve_virtiofs(&args),
+            Frontend::Proxy(args) => serve_proxy(&args, false),
+        },
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,9 +43,12 @@ fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
 }
 
 /// QEMU asks one thing at a time, and removes the socket's path when it connects: there is one thread, and one QEMU.
-fn serve_proxy(Proxy { socket, share, process }: &Proxy) -> Result<(), Fatal> {
+fn serve_proxy(Proxy { socket, share, process }: &Proxy, background: bool) -> Result<(), Fatal> {
     let start = Start::new(process)?;
     let qemus = launch::socket(socket)?;
+    if background {
+        dropin::background(share.shared_dir.as_deref())?;
+    }
     let met = start.meet(share, 1)?;
     let tree = Arc::clone(&met.tree);
     met.behind_walls(|| Ok(()))?;

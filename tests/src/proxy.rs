@@ -113,9 +113,14 @@ pub struct Stat {
 pub struct Proxy {
     /// The share as the host sees it.
     pub host: Host,
-    /// The process started.
-    pub child: Child,
     socket: UnixStream,
+    program: Option<Program>,
+}
+
+/// The process at the other end, started for one test, and where it works.
+#[derive(Debug)]
+struct Program {
+    child: Child,
     scratch: Scratch,
 }
 
@@ -131,7 +136,14 @@ impl Proxy {
         command.args(options);
         let child = scratch.spawn(command, kind);
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self { host: Host::new(dir, kind), child, socket, scratch }
+        Self { host: Host::new(dir, kind), socket, program: Some(Program { child, scratch }) }
+    }
+
+    /// Connects to one that is there already.
+    pub fn meet(path: &Path, dir: &Path, kind: Kind) -> Self {
+        let socket = UnixStream::connect(path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { host: Host::new(dir.into(), kind), socket, program: None }
     }
 
     /// Sends bytes as they are; `false` if nobody takes them.
@@ -226,7 +238,7 @@ impl Proxy {
 
     /// Checks that nothing has changed beside the shared directory.
     pub fn assert_contained(&self) {
-        self.scratch.assert_contained();
+        self.program().scratch.assert_contained();
     }
 
     /// The other end still answers.
@@ -236,7 +248,7 @@ impl Proxy {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        self.scratch.log()
+        self.program().scratch.log()
     }
 
     /// Ends the process that acts for the server.
@@ -250,8 +262,17 @@ impl Proxy {
         end(self.warden());
     }
 
+    /// Waits for the end of the process, and tells its exit status.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.program.as_mut().expect("started here").child.wait().unwrap().code()
+    }
+
+    fn program(&self) -> &Program {
+        self.program.as_ref().expect("started here")
+    }
+
     fn warden(&self) -> u32 {
-        children(self.child.id()).pop().expect("a warden")
+        children(self.program().child.id()).pop().expect("a warden")
     }
 
     fn receive(&mut self) -> ([u8; 4], Vec<OwnedFd>) {
@@ -270,7 +291,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for Program {
     fn drop(&mut self) {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();

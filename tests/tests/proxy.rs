@@ -372,8 +372,7 @@ fn noise_is_answered_with_errors(proxy: &mut Proxy) {
 #[apply(promise)]
 fn a_request_longer_than_any_ends_the_connection_with_a_line(proxy: &mut Proxy) {
     assert!(proxy.send(&[LSTAT.to_ne_bytes(), 65_537_u32.to_ne_bytes()].concat()));
-    let ended = proxy.child.wait().unwrap();
-    assert_eq!(ended.code(), Some(1));
+    assert_eq!(proxy.ended(), Some(1));
     let log = proxy.log();
     assert!(log.contains("cannot understand QEMU: a request is longer than 64 KiB"), "{log}");
 }
@@ -487,4 +486,48 @@ fn qemu_finds_it_by_a_path() {
         ended.is_some()
     });
     assert!(ended.unwrap().success());
+}
+
+/// The program by the name of QEMU's own.
+fn by_its_name(place: &std::path::Path) -> std::process::Command {
+    let name = place.join("virtfs-proxy-helper");
+    std::os::unix::fs::symlink(Kind::Mapped.program(), &name).unwrap();
+    std::process::Command::new(name)
+}
+
+// virtfs-proxy-helper(1): -p, -s, -u, -g; it goes to the background
+#[test]
+fn by_the_name_of_qemus_helper_it_takes_that_programs_command_line() {
+    use std::os::unix::fs::MetadataExt;
+
+    let (place, share) = (tempfile::tempdir_in("/var/tmp").unwrap(), tempfile::tempdir_in("/var/tmp").unwrap());
+    let path = place.path().join("socket");
+    let mut helper = by_its_name(place.path());
+    let started = helper.arg("-p").arg(share.path()).arg("-s").arg(&path).args(["-u", "1000", "-g", "1001"]).status();
+    assert!(started.unwrap().success());
+    let socket = path.metadata().unwrap();
+    assert_eq!((socket.uid(), socket.gid(), socket.mode() & 0o777), (1000, 1001, 0o660));
+
+    let mut proxy = Proxy::meet(&path, share.path(), Kind::Host);
+    let mode = libc::S_IFREG | 0o4755;
+    assert_eq!(proxy.status(MKNOD, &[D(1000), D(1001), p("//f"), D(mode), Q(0)]), Ok(0));
+    assert_eq!((proxy.host.stat("f").owner.0, proxy.host.stat("f").perm()), (Some(1000), 0o4755));
+    assert_eq!(proxy.status(MKNOD, &[D(0), D(0), p("//n"), D(libc::S_IFCHR | 0o600), Q(0x103)]), Ok(0));
+}
+
+#[test]
+fn by_that_name_it_says_what_is_missing() {
+    let place = tempfile::tempdir().unwrap();
+    let mut helper = by_its_name(place.path());
+    let said = |args: &[&str], helper: &mut std::process::Command| {
+        let output = helper.args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, error) = said(&["-p", "/no/such/directory", "-s", "/tmp/no/socket", "-u", "0", "-g", "0"], &mut helper);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("/tmp/no/socket"), "{error}");
+    let (code, error) =
+        said(&["-p", "/tmp"], &mut std::process::Command::new(place.path().join("virtfs-proxy-helper")));
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("--fd"), "{error}");
 }
