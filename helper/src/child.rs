@@ -1,6 +1,7 @@
 //! A helper as the warden sees it: forked, told apart from the dead, ended.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::signal::Signal as Named;
@@ -14,6 +15,7 @@ use rustix::process::{
 };
 
 use crate::ending::Ending;
+use crate::event::ready;
 use crate::share::Share;
 use crate::walls::Walls;
 use crate::{sys, worker};
@@ -21,6 +23,8 @@ use crate::{sys, worker};
 /// What a helper says once its walls stand; else it says why they do not, in at most so many bytes.
 const READY: &[u8] = b"ready";
 const REASON: usize = 1024;
+/// How long it may take to die.
+const DYING: Duration = Duration::from_secs(5);
 
 /// A helper at work.
 #[derive(Debug)]
@@ -55,6 +59,7 @@ impl Helper {
         let status = helper.end().step(step)?;
         Err(match (said, status) {
             (b"", Some(status)) => Fatal::new(step, format!("it {}", death(&status))),
+            (b"", None) => Fatal::new(step, "it cannot be killed"),
             (why, _) => Fatal::relayed(String::from_utf8_lossy(why).into_owned()),
         })
     }
@@ -69,11 +74,18 @@ impl Helper {
         Ok(waitid(WaitId::PidFd(self.process()), WaitIdOptions::EXITED)?)
     }
 
-    /// Ends it, if it is not dead already.
+    /// Ends it, if it is not dead already. One that waits for a file system cannot be killed, and is left alone.
     pub(crate) fn end(&self) -> Result<Option<WaitIdStatus>> {
         match pidfd_send_signal(self.process(), Signal::KILL).map_err(Errno::from) {
-            Ok(()) | Err(Errno::ESRCH) => self.status(),
-            Err(errno) => Err(errno),
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno),
+        }
+        match ready([self.process()], Some(DYING))? {
+            [true] => self.status(),
+            [false] => {
+                log::error!("the helper cannot be killed: it waits for a file system");
+                Ok(None)
+            }
         }
     }
 }

@@ -71,7 +71,8 @@ impl<'a> Others<'a> {
     }
 }
 
-fn ready<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: Option<Duration>) -> Result<[bool; N]> {
+/// Which of these have something to say, once one has or the time is up.
+pub(crate) fn ready<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: Option<Duration>) -> Result<[bool; N]> {
     let timeout = timeout.and_then(|pause| Timespec::try_from(pause).ok());
     let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     rustix::io::retry_on_intr(|| poll(&mut polled, timeout.as_ref()))?;

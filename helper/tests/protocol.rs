@@ -198,6 +198,49 @@ fn a_descriptor_of_a_fuse_mount_that_never_answers_ends_it() {
     nix::mount::umount2(at.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
 }
 
+/// A file of a FUSE server that takes part until it is open and then never answers again: whoever closes it waits, even
+/// when he is killed. linux/fuse.h: FUSE_INIT, FUSE_OPEN
+fn mute_file() -> Option<(File, tempfile::TempDir, File)> {
+    let mut device = File::options().read(true).write(true).open("/dev/fuse").ok()?;
+    let at = dir();
+    let path = at.path().join("mute");
+    File::create(&path).unwrap();
+    let options = format!("fd={},rootmode=100644,user_id=0,group_id=0", device.as_raw_fd());
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("mute"), &path, Some("fuse"), flags, Some(options.as_str())).unwrap();
+    let opening = std::thread::spawn(move || {
+        let file = File::options().write(true).open(&path).unwrap();
+        nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        file
+    });
+    let init = [7, 31, 4096, 0, 0, 4096, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].map(u32::to_le_bytes).concat();
+    for answer in [init, vec![0; 16]] {
+        let mut request = vec![0; 1 << 17];
+        std::io::Read::read(&mut device, &mut request).unwrap();
+        let len = u32::try_from(answer.len().saturating_add(16)).unwrap().to_le_bytes();
+        let answer = [&len[..], &[0; 4], &request[8..16], &answer].concat();
+        std::io::Write::write_all(&mut device, &answer).unwrap();
+    }
+    Some((opening.join().unwrap(), at, device))
+}
+
+// ATTACKS B1: "close of a foreign data descriptor may block"; nothing is started while one is open here
+#[test]
+fn a_helper_that_cannot_close_a_descriptor_keeps_no_warden() {
+    let mut raw = Raw::new();
+    let Some((file, _at, device)) = mute_file() else { return };
+    let sent = raw.channel.send(&[&stat(), b""], &[file.as_fd()]);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    raw.started.socket.shutdown(std::net::Shutdown::Both).unwrap_or_default();
+    let ended = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        matches!(raw.started.child.try_wait(), Ok(Some(_)))
+    });
+    drop(device);
+    assert_eq!(sent, Ok(()));
+    assert!(ended, "the warden waits for ever: {}", raw.started.log());
+}
+
 #[test]
 fn the_socket_may_be_a_seqpacket_one() {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
