@@ -5,6 +5,7 @@
 //! directory) such things are refused with EPERM, unless they do nothing on the host's mount either, or no other user can reach the directory, or
 //! an option allows them.
 
+use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
@@ -79,11 +80,16 @@ impl Guard {
 
 /// Whether some directory above `dir`, which is the guest's to open for others, lets only its owner through, and that
 /// is root or the one real user whose ids are mapped anyway.
-pub(crate) fn closed(dir: &OwnedFd, identity: &Identity) -> Started<bool> {
-    let step = "judge who can reach the shared directory";
+pub(crate) fn closed(dir: &OwnedFd, shown: impl Display, identity: &Identity) -> Started<bool> {
+    let step = &format!("judge who can reach the shared directory {shown}");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut below = stat(dir).step(step)?.place;
-    let mut above = openat(dir, c"..", flags, Bits::empty()).step(step)?;
+    let up = |from: &OwnedFd| {
+        openat(from, c"..", flags, Bits::empty()).step(step).map_err(|fatal| {
+            fatal.hint("whoever starts the helper must be able to search it and every directory above it")
+        })
+    };
+    let mut above = up(dir)?;
     loop {
         let stat = stat(&above).step(step)?;
         if stat.place == below {
@@ -93,7 +99,7 @@ pub(crate) fn closed(dir: &OwnedFd, identity: &Identity) -> Started<bool> {
             return Ok(true);
         }
         below = stat.place;
-        above = openat(&above, c"..", flags, Bits::empty()).step(step)?;
+        above = up(&above)?;
     }
 }
 

@@ -63,6 +63,14 @@ impl Kind {
         }
     }
 
+    /// The option of usermod(8) that gives some.
+    fn gives(self) -> &'static str {
+        match self {
+            Self::User => "--add-subuids",
+            Self::Group => "--add-subgids",
+        }
+    }
+
     fn tool(self) -> &'static str {
         match self {
             Self::User => "newuidmap",
@@ -198,8 +206,11 @@ fn granted(kind: Kind, uid: u32) -> Result<Vec<Grant>, Fatal> {
     let grants = subid::grants(&file, user.as_ref().map(|user| user.name.as_str()), uid);
     if grants.is_empty() {
         let what = format!("use subordinate {kind} ids");
+        let who = user.map_or_else(|| uid.to_string(), |user| user.name);
+        let (first, last) = subid::free(&subid::all(&file));
+        let option = format!("{} {first}-{last}", kind.gives());
         return Err(Fatal::new(what, format!("{} gives user {uid} none", kind.grants()))
-            .hint("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 would"));
+            .hint(&format!("usermod {option} {who} would")));
     }
     Ok(grants)
 }

@@ -44,7 +44,7 @@ const CROWDED: Duration = Duration::from_millis(50);
 pub(crate) fn run(args: &Args, socket: &UnixStream) -> Started<Ending> {
     let dir = start::shared_dir(&args.shared_dir)?;
     let identity = Identity::decide(args)?;
-    let closed = guard::closed(&dir, &identity)?;
+    let closed = guard::closed(&dir, args.shared_dir.display(), &identity)?;
     let hello = greet(socket, &identity)?;
     log::info!("{}: {}", args.shared_dir.display(), identity.root());
     let clone = enter(args, &identity, dir)?;

@@ -24,6 +24,13 @@ pub fn all(file: &str) -> Vec<Grant> {
     file.lines().filter_map(parse).map(|(_, grant)| grant).collect()
 }
 
+/// A range that nobody has yet, first and last id: two users with the same ids would own each other's files.
+pub fn free(given: &[Grant]) -> (u32, u32) {
+    let ends = given.iter().map(|grant| grant.first.saturating_add(grant.count));
+    let first = ends.fold(100_000, u32::max);
+    (first, first.saturating_add(65_535))
+}
+
 fn parse(line: &str) -> Option<(&str, Grant)> {
     let fields: Vec<&str> = line.split(':').collect();
     let [owner, first, count] = fields.try_into().ok()?;
@@ -70,6 +77,13 @@ mod tests {
         assert_eq!(alice, [Grant { first: 100_000, count: 65_536 }, Grant { first: 300_000, count: 10 }]);
         assert_eq!(grants(FILE, None, 1000).len(), 1);
         assert!(grants(FILE, Some("carol"), 1001).is_empty());
+    }
+
+    // useradd(8): SUB_UID_MIN, SUB_UID_COUNT of /etc/login.defs are 100000 and 65536
+    #[test]
+    fn a_range_to_give_is_nobodys_yet() {
+        assert_eq!(free(&[]), (100_000, 165_535));
+        assert_eq!(free(&all(FILE)), (300_010, 365_545));
     }
 
     #[test]

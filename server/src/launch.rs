@@ -53,7 +53,15 @@ fn listen(path: &Path, user: Option<&str>, group: Option<&str>) -> Result<UnixLi
     }
     let (user, group) = (user.map(find_user).transpose()?, group.map(find_group).transpose()?);
     clear(path)?;
-    let listener = UnixListener::bind(path).step(step())?;
+    let listener = UnixListener::bind(path).map_err(|error| {
+        let errno = Errno::from(error);
+        let fatal = Fatal::new(step(), errno);
+        match errno {
+            Errno::ENOENT | Errno::ENOTDIR => fatal.hint("create its directory or choose another path"),
+            Errno::EACCES | Errno::EROFS => fatal.hint("choose a path in a directory of your own"),
+            _ => fatal,
+        }
+    })?;
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     chown(path, user, group).step(step())?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).step(step())?;

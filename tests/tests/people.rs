@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -80,6 +81,31 @@ fn a_socket_path_that_is_too_long_is_told_how_long_it_may_be() {
     let path = format!("/tmp/{}", "x".repeat(120));
     let line = refusal(&["--shared-dir=/usr", "--socket-path", &path]);
     assert_says(&line, &[&path, "125 bytes", "107", "choose a shorter one"]);
+}
+
+// bind(2): "ENOENT  A component in the directory prefix of the socket pathname does not exist"
+#[test]
+fn a_socket_path_without_its_directory_is_named() {
+    let line = refusal(&["--shared-dir=/usr", "--socket-path=/no/such/directory/socket"]);
+    assert_says(&line, &["/no/such/directory/socket", "ENOENT", "create its directory or choose another path"]);
+}
+
+// path_resolution(7): "If the process does not have search permission ... EACCES"
+#[test]
+fn a_directory_that_its_user_may_not_search_is_named() {
+    let scratch = Scratch::new(Kind::User, true);
+    let (dir, (uid, gid)) = (place(), Kind::User.starter());
+    let dir = dir.path("");
+    fs::set_permissions(scratch.path("share"), fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(scratch.path("share"), Some(0), Some(0)).unwrap();
+    for shared in [scratch.path("share"), dir] {
+        let mut command = Command::new(bin_dir().join("postern-server"));
+        command.args(["virtiofs", "--shared-dir", text(&shared), "--socket-path", text(&scratch.path("socket"))]);
+        let output = by(command.uid(uid.as_raw()).gid(gid.as_raw()));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_says(&said, &[text(&shared), "EACCES", "whoever starts the helper must be able to"]);
+    }
 }
 
 // bind(2): EADDRINUSE
@@ -226,7 +252,7 @@ fn a_user_without_subordinate_ids_shares_with_one_id() {
             mounts::bind("/dev/null".as_ref(), file.as_ref());
         }
     }
-    in_world(change, |guest, log| assert_single(guest, log, &["/etc/sub", "none", "usermod"]));
+    in_world(change, |guest, log| assert_single(guest, log, &["/etc/sub", "none", "usermod --add-sub"]));
 }
 
 // postern-helper(8): "... or no such program", "looked for in /usr/bin, /bin, /usr/sbin and /sbin only"
@@ -269,6 +295,14 @@ fn run_names_a_bad_directory() {
     assert_says(&complaint(&by(&mut run(&["/etc/passwd"]))), &["share /etc/passwd", "it is not a directory"]);
     let long = "x".repeat(37);
     assert_says(&complaint(&by(&mut run(&["/usr", "--tag", &long]))), &["use the tag", &long, "1 to 36 bytes"]);
+}
+
+// write(2): ENOSPC
+#[test]
+fn run_does_not_serve_what_it_could_not_tell() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = run(&["/usr"]).stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_says(&complaint(&output), &["say what QEMU needs", "ENOSPC"]);
 }
 
 // postern(1): "a socket named for DIR in $XDG_RUNTIME_DIR"

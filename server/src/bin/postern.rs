@@ -1,6 +1,7 @@
 //! `postern`: the front command for people.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -66,12 +67,17 @@ fn run(args: &Run) -> Result<std::convert::Infallible, Fatal> {
         return Err(Fatal::new(format!("use the tag {tag:?}"), format!("it must have 1 to {TAG_MAX} bytes")));
     }
     let socket = args.socket_path.clone().map_or_else(|| socket_of(&tag), Ok)?;
-    print!("{}", advice(&dir, &socket, &tag));
+    tell(&advice(&dir, &socket, &tag)).step("say what QEMU needs")?;
     let server = beside(SERVER)?;
     let mut command = Command::new(&server);
     command.arg("virtiofs").arg("--shared-dir").arg(&dir).arg("--socket-path").arg(&socket);
     command.args(["--num-request-queues", QUEUES]).args(&args.more);
     Err(Fatal::new(format!("start {}", server.display()), command.exec()))
+}
+
+fn tell(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
 /// What to do in QEMU and in the guest.
