@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
+use postern_policy::fatal::Fatal;
 use postern_policy::sandbox::seccomp;
 
+use crate::fs::Multidevs;
 use crate::fuse::{Cache, Settings};
 
 /// Most request queues: one channel to the helper each, and as many for the pool.
@@ -46,6 +48,9 @@ pub struct Virtiofs {
     /// What the guest is told
     #[command(flatten)]
     pub guest: GuestArgs,
+    /// Mounts below the share: apart, as --announce-submounts says, or one of these
+    #[arg(long, value_enum, help_heading = "The guest")]
+    pub multidevs: Option<MultidevsArg>,
     /// Who does the work
     #[command(flatten)]
     pub threads: ThreadArgs,
@@ -63,6 +68,9 @@ pub struct Proxy {
     /// Which directory
     #[command(flatten)]
     pub share: ShareArgs,
+    /// Mounts below the share
+    #[arg(long, value_enum, default_value_t, help_heading = "The guest")]
+    pub multidevs: MultidevsArg,
     /// How it runs
     #[command(flatten)]
     pub process: ProcessArgs,
@@ -249,9 +257,54 @@ impl From<CacheArg> for Cache {
     }
 }
 
-impl GuestArgs {
+/// `--multidevs`, as QEMU has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum MultidevsArg {
+    /// Directories like others; no two inode numbers are equal
+    #[default]
+    Remap,
+    /// Not there
+    Forbid,
+    /// Directories like others; inode numbers may be equal, which is said once
+    Warn,
+}
+
+impl From<MultidevsArg> for Multidevs {
+    fn from(arg: MultidevsArg) -> Self {
+        match arg {
+            MultidevsArg::Remap => Self::Remap,
+            MultidevsArg::Forbid => Self::Forbid,
+            MultidevsArg::Warn => Self::Warn,
+        }
+    }
+}
+
+impl Virtiofs {
+    /// What becomes of mounts below the share.
+    ///
+    /// # Errors
+    /// If they are to be both announced and no file systems of their own.
+    pub fn multidevs(&self) -> Result<Multidevs, Fatal> {
+        match self.multidevs {
+            Some(MultidevsArg::Remap | MultidevsArg::Warn) if self.guest.announce_submounts => {
+                Err(Fatal::new("make mounts directories like others (--multidevs)", "they are to be announced, too")
+                    .hint("leave --announce-submounts out"))
+            }
+            Some(policy) => Ok(policy.into()),
+            None if self.guest.no_announce_submounts => Ok(Multidevs::Remap),
+            None => Ok(Multidevs::Apart),
+        }
+    }
+
     /// As the frontend takes them.
     pub fn settings(&self) -> Settings {
+        let settings = self.guest.settings();
+        Settings { announce_submounts: settings.announce_submounts && self.multidevs.is_none(), ..settings }
+    }
+}
+
+impl GuestArgs {
+    fn settings(&self) -> Settings {
         let cache = Cache::from(self.cache);
         Settings {
             cache,
@@ -317,7 +370,7 @@ mod tests {
     #[test]
     fn timeouts_follow_the_cache_policy_unless_given() {
         let args = parse(&["--shared-dir=/x", "--fd=3", "--cache=always", "--attr-timeout=0.5"]).unwrap();
-        let settings = args.guest.settings();
+        let settings = args.settings();
         assert_eq!(settings.entry_timeout, Duration::from_secs(86_400));
         assert_eq!(settings.attr_timeout, Duration::from_millis(500));
         assert!(parse(&["--shared-dir=/x", "--fd=3", "--attr-timeout=-1"]).is_err());

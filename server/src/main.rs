@@ -30,12 +30,12 @@ fn main() -> ExitCode {
 }
 
 fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
-    let Virtiofs { socket, device, share, guest, threads, process } = args;
+    let Virtiofs { socket, device, share, threads, process, .. } = args;
     let start = Start::new(process)?;
     let vmms = launch::socket(socket)?;
     let (queues, pool) = (device.num_request_queues, threads.thread_pool_size);
-    let met = start.meet(share, queues.saturating_add(pool))?;
-    let session = Session::new(Arc::clone(&met.tree), guest.settings(), queues, device.tag.as_deref());
+    let met = start.meet(share, args.multidevs()?, queues.saturating_add(pool))?;
+    let session = Session::new(Arc::clone(&met.tree), args.settings(), queues, device.tag.as_deref());
     let poll = Duration::from_micros(threads.poll_us);
     let transport =
         met.behind_walls(|| Transport::new(Arc::new(session), pool.into(), poll).step("start the workers"))?;
@@ -43,13 +43,14 @@ fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
 }
 
 /// QEMU asks one thing at a time, and removes the socket's path when it connects: there is one thread, and one QEMU.
-fn serve_proxy(Proxy { socket, share, process }: &Proxy, background: bool) -> Result<(), Fatal> {
+fn serve_proxy(args: &Proxy, background: bool) -> Result<(), Fatal> {
+    let Proxy { socket, share, process, .. } = args;
     let start = Start::new(process)?;
     let qemus = launch::socket(socket)?;
     if background {
         dropin::background(share.shared_dir.as_deref())?;
     }
-    let met = start.meet(share, 1)?;
+    let met = start.meet(share, args.multidevs.into(), 1)?;
     let tree = Arc::clone(&met.tree);
     met.behind_walls(|| Ok(()))?;
     let qemu = qemus.accept().step("wait for QEMU")?;

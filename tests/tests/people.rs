@@ -212,6 +212,13 @@ fn a_wrong_command_line_has_a_status_of_its_own() {
     assert_eq!(say("postern", &["run"]).status.code(), Some(2));
 }
 
+// postern-server(1): --multidevs: "What becomes of mounts below the share if they are not announced"
+#[test]
+fn mounts_that_are_to_be_two_things_are_refused() {
+    let line = refusal(&["--shared-dir=/usr", "--socket-path=/tmp/s", "--announce-submounts", "--multidevs=remap"]);
+    assert_says(&line, &["--multidevs", "announced, too", "leave --announce-submounts out"]);
+}
+
 // postern-server(1): --helper: "The helper's program"
 #[test]
 fn a_missing_helper_is_named() {

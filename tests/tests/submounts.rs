@@ -90,6 +90,70 @@ fn a_mount_is_a_directory_like_others_if_so_asked(on: Kind) {
     assert_eq!(share.get("m/f").unwrap(), b"m");
 }
 
+/// Inode numbers by name: those looked up, and those listed.
+fn numbers(share: &Share) -> Vec<u64> {
+    let paths = ["m", "n", "b", "later", "m/f", "n/f", "b/f", "later/covered", "m/deep/f"];
+    let looked = paths.map(|path| share.lookup(path).unwrap().attr.ino);
+    let listed = ["m", "n", "b", "later"].iter().flat_map(|path| {
+        let dir = share.opendir(*path).unwrap();
+        let entries = share.readdir(&dir, 0, 4096).unwrap();
+        entries
+            .into_iter()
+            .filter(|entry| !entry.name.starts_with('.'))
+            .map(|entry| {
+                let path = format!("{path}/{}", entry.name);
+                assert_eq!(entry.ino, share.lookup(path.as_str()).unwrap().attr.ino, "{path}");
+                entry.ino
+            })
+            .collect::<Vec<_>>()
+    });
+    assert!(listed.count() >= 5);
+    looked.into()
+}
+
+// postern-server(1): --multidevs=remap: "no two inode numbers are equal"
+#[apply(promise)]
+fn inode_numbers_of_all_mounts_differ_if_so_asked(on: Kind) {
+    for args in [&["--no-announce-submounts", "--multidevs=remap"][..], &["--no-announce-submounts"]] {
+        let share = Mounted::serve(on, args);
+        assert!(!share.link.granted().contains(InitFlags::SUBMOUNTS));
+        std::fs::create_dir(share.path("m/deep")).unwrap();
+        share.host.write("m/deep/f", b"f");
+        let first = numbers(&share);
+        let different: std::collections::HashSet<_> = first.iter().collect();
+        // What is bound is of the root's file system, and keeps its number.
+        assert_eq!(different.len(), first.len());
+        assert_eq!(first[3], share.host.stat("later").ino);
+        assert_eq!(numbers(&share), first);
+        assert_eq!(share.getattr(share.lookup("m/f").unwrap().nodeid).unwrap().ino, first[4]);
+    }
+}
+
+// postern-server(1): --multidevs=forbid: "They are not there"
+#[apply(promise)]
+fn mounts_are_not_there_if_so_asked(on: Kind) {
+    let share = Mounted::serve(on, &["--multidevs=forbid"]);
+    for path in ["m", "n", "m/f"] {
+        assert_eq!(share.lookup(path).map(drop), Err(ENODEV), "{path}");
+    }
+    assert_eq!(share.get("b/f").unwrap(), b"b", "the same file system");
+    assert_eq!(share.list("").unwrap(), ["b", "later"]);
+    let dir = share.opendir("").unwrap();
+    let listed = share.readdirplus(&dir, 0, 4096).unwrap();
+    let names: Vec<_> =
+        listed.iter().map(|(_, entry)| entry.name.as_str()).filter(|name| !name.starts_with('.')).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+// postern-server(1): --multidevs=warn: "said once"
+#[apply(promise)]
+fn equal_inode_numbers_are_warned_of_once_if_so_asked(on: Kind) {
+    let share = Mounted::serve(on, &["--no-announce-submounts", "--multidevs=warn"]);
+    let [m, n] = ["m/f", "n/f"].map(|path| share.lookup(path).unwrap());
+    assert_eq!(m.attr.ino, n.attr.ino);
+    assert_eq!(share.server.log().matches("inode numbers may be equal").count(), 1);
+}
+
 // postern-helper(8): "What is mounted below it when the helper starts is part of the share"
 #[apply(behaviour)]
 fn what_is_mounted_below_the_share_is_read_and_changed(on: Kind) {

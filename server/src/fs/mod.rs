@@ -3,6 +3,7 @@
 //!
 //! A frontend speaks in node ids, file handles and the guest's ids only. Every call may come from any thread.
 
+mod devices;
 pub mod dir;
 pub mod file;
 mod flags;
@@ -19,6 +20,7 @@ use postern_ipc::id::Caller;
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::Fsx;
 
+pub use devices::Multidevs;
 pub use flags::open_flags;
 
 /// A node of the share as the guest names it: FUSE nodeid. Never given to another node.

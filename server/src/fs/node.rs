@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
-use postern_ipc::attr::{Attr, FileId, Time};
+use postern_ipc::attr::{Attr, Dev, FileId, Time};
 use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 
@@ -106,6 +106,14 @@ impl Nodes {
             next: ROOT.0.wrapping_add(1),
         };
         Self { table: Mutex::new(table), most_held }
+    }
+
+    /// The file system that a node is of.
+    ///
+    /// # Errors
+    /// ESTALE for a node that the guest does not know.
+    pub fn dev(&self, node: NodeId) -> Result<Dev> {
+        self.lock().nodes.get(&node).map(|node| node.identity.id.dev).ok_or(Errno::ESTALE)
     }
 
     /// Forgets everything but the root, as if the guest had given all references back.

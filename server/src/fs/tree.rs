@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 
 use nix::fcntl::FallocateFlags;
-use postern_ipc::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
+use postern_ipc::attr::{Attr, Changes, Dev, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
 use postern_ipc::client::Links;
 use postern_ipc::frame::DATA_MAX;
 use postern_ipc::id::Caller;
@@ -12,6 +12,8 @@ use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::{self, Fsx, Op};
 use postern_ipc::{Errno, Result};
 
+use super::devices::{Devices, Multidevs};
+use super::dir::Raw;
 use super::file::{Files, OpenFile};
 use super::node::{Identity, Nodes, Place};
 use super::walk::{Walk, Walker};
@@ -26,6 +28,7 @@ pub struct Tree {
     files: Files,
     walk: Walk,
     links: Arc<Links>,
+    devices: Devices,
 }
 
 /// What the helper's side gave.
@@ -42,19 +45,20 @@ pub struct Share {
 const OTHERS: u64 = 64;
 
 impl Tree {
-    /// Of a share, with `descriptors` in all: half of them for nodes, and as many open files as leave each of them its
+    /// Of a share and what is mounted below it, with `descriptors` in all: half of them for nodes, and as many open files as leave each of them its
     /// node's descriptor too.
     ///
     /// # Errors
     /// Those of statx(2).
-    pub fn new(share: Share, descriptors: u64) -> Result<Self> {
+    pub fn new(share: Share, descriptors: u64, multidevs: Multidevs) -> Result<Self> {
         let Share { root, links, walker } = share;
         let walk = Walk::new(Arc::clone(&links), walker);
         let attr = walk.attr(root.as_fd())?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let nodes = Nodes::new(root, &attr, count(descriptors / 2));
         let files = Files::new(count(descriptors.saturating_sub(OTHERS) / 2));
-        Ok(Self { nodes, files, walk, links })
+        let devices = Devices::new(multidevs, &attr);
+        Ok(Self { nodes, files, walk, links, devices })
     }
 
     /// An O_PATH descriptor of a node: the one held, or found again by name from the nearest directory that has one.
@@ -109,11 +113,12 @@ impl Tree {
         O: for<'a> Op<At<std::os::fd::BorrowedFd<'a>> = [std::os::fd::BorrowedFd<'a>; 1], Reply = Attr>,
     {
         let attr = self.ask(caller, parent, op, |attr, _, _| attr)?;
-        Ok(self.entry(parent, name, attr))
+        self.entry(parent, name, attr)
     }
 
-    fn entry(&self, parent: NodeId, name: &FileName, attr: Attr) -> Entry {
-        Entry { node: self.nodes.found(parent, name, &attr), attr }
+    fn entry(&self, parent: NodeId, name: &FileName, attr: Attr) -> Result<Entry> {
+        let shown = self.devices.shown(attr)?;
+        Ok(Entry { node: self.nodes.found(parent, name, &attr), attr: shown })
     }
 
     /// The node a name stands for, if the guest knows it, and a descriptor of it, because the name is about to go.
@@ -169,28 +174,39 @@ impl Tree {
     }
 }
 
-/// The guest's look-ups count for entries that reach it only. They are looked up in `dir`, the directory's O_PATH
-/// descriptor: the helper believes no other.
-fn list(
-    tree: &Tree,
+/// A directory that is being listed.
+struct Listed<'a> {
+    tree: &'a Tree,
     node: NodeId,
-    dir: Option<&OwnedFd>,
-    raw: &super::dir::Raw<'_>,
-    to: &mut dyn Listing,
-) -> Result<bool> {
-    if !to.fits(raw.name.len()) {
-        return Ok(false);
-    }
-    let mut dirent = Dirent { ino: raw.ino, next: raw.next, kind: raw.kind, name: raw.name, entry: None };
-    if let (Some(dir), Ok(name)) = (dir, FileName::new(raw.name)) {
-        match tree.walk.stat(dir.as_fd(), &name) {
-            Ok(attr) => dirent.entry = Some(tree.entry(node, &name, attr)),
-            Err(Errno::ENOENT) => return Ok(true),
-            Err(_) => {}
+    dev: Dev,
+    /// Its O_PATH descriptor: the helper believes no other.
+    pin: &'a OwnedFd,
+    detail: Detail,
+}
+
+impl Listed<'_> {
+    /// The guest's look-ups count for entries that reach it only.
+    fn give(&self, raw: &Raw<'_>, to: &mut dyn Listing) -> Result<bool> {
+        if !to.fits(raw.name.len()) {
+            return Ok(false);
         }
+        let Self { tree, node, dev, pin, detail } = *self;
+        let ino = tree.devices.number(dev, raw.ino)?;
+        let mut dirent = Dirent { ino, next: raw.next, kind: raw.kind, name: raw.name, entry: None };
+        if let (true, Ok(name)) = (detail == Detail::Entries || tree.devices.hides(), FileName::new(raw.name)) {
+            let looked = tree.walk.stat(pin.as_fd(), &name).and_then(|attr| match detail {
+                Detail::Entries => tree.entry(node, &name, attr).map(Some),
+                Detail::Names => tree.devices.shown(attr).map(|_| None),
+            });
+            match looked {
+                Ok(entry) => dirent.entry = entry,
+                Err(Errno::ENOENT | Errno::ENODEV) => return Ok(true),
+                Err(_) => {}
+            }
+        }
+        to.push(&dirent);
+        Ok(true)
     }
-    to.push(&dirent);
-    Ok(true)
 }
 
 impl Fs for Tree {
@@ -205,7 +221,7 @@ impl Fs for Tree {
 
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry> {
         let attr = self.walk.stat(self.pin(parent)?.as_fd(), name)?;
-        Ok(self.entry(parent, name, attr))
+        self.entry(parent, name, attr)
     }
 
     fn forget(&self, node: NodeId, count: u64) {
@@ -214,11 +230,12 @@ impl Fs for Tree {
 
     fn getattr(&self, node: NodeId, file: Option<Handle>) -> Result<Attr> {
         let file = file.map(|file| self.files.get(file)).transpose()?;
-        match file {
+        let attr = match file {
             Some(file) if self.walk.walker == Walker::Server => Attr::of(file.as_fd()),
             Some(file) => self.walk.attr(self.pin(file.node)?.as_fd()),
             None => self.walk.attr(self.pin(node)?.as_fd()),
-        }
+        };
+        self.devices.shown(attr?)
     }
 
     fn setattr(&self, node: NodeId, file: Option<Handle>, changes: &Changes) -> Result<Attr> {
@@ -226,7 +243,8 @@ impl Fs for Tree {
         if changes.size.is_some() && file.is_some_and(|file| !file.writable) {
             return Err(Errno::EINVAL);
         }
-        self.ask(Caller::Root, node, &op::SetAttr { changes: *changes }, |attr, _, _| attr)
+        let attr = self.ask(Caller::Root, node, &op::SetAttr { changes: *changes }, |attr, _, _| attr)?;
+        self.devices.shown(attr)
     }
 
     fn readlink(&self, node: NodeId, to: &mut dyn Sink) -> Result<()> {
@@ -275,7 +293,7 @@ impl Fs for Tree {
         let (pin, dir) = (self.pin(node)?, self.pin(parent)?);
         let at = [pin.as_fd(), dir.as_fd()];
         let attr = self.links.call(Caller::Root, &op::Link { name: *name }, &at, b"", |attr, [], _| attr)?;
-        Ok(self.entry(parent, name, attr))
+        self.entry(parent, name, attr)
     }
 
     fn unlink(&self, parent: NodeId, name: &FileName) -> Result<()> {
@@ -332,7 +350,7 @@ impl Fs for Tree {
         self.files.room()?;
         let op = op::Create { name: *name, mode, umask, flags };
         let (attr, file) = self.ask(caller, parent, &op, |attr, [file], _| (attr, file))?;
-        let entry = self.entry(parent, name, attr);
+        let entry = self.entry(parent, name, attr)?;
         Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
     }
 
@@ -347,7 +365,8 @@ impl Fs for Tree {
         self.files.room()?;
         let op = op::TmpFile { mode, umask, flags };
         let (attr, pin, file) = self.ask(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
-        let entry = Entry { node: self.nodes.nameless(&attr, pin), attr };
+        let shown = self.devices.shown(attr)?;
+        let entry = Entry { node: self.nodes.nameless(&attr, pin), attr: shown };
         Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
     }
 
@@ -438,9 +457,11 @@ impl Fs for Tree {
 
     fn readdir(&self, dir: Handle, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
         let file = self.files.get(dir)?;
-        let pin = if detail == Detail::Entries { Some(self.pin(file.node)?) } else { None };
+        let pin = self.pin(file.node)?;
+        let dev = self.nodes.dev(file.node)?;
+        let listed = Listed { tree: self, node: file.node, dev, pin: &pin, detail };
         let mut stream = file.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.read(file.as_fd(), offset, to, |raw, to| list(self, file.node, pin.as_deref(), raw, to))
+        stream.read(file.as_fd(), offset, to, |raw, to| listed.give(raw, to))
     }
 
     fn getxattr(&self, node: NodeId, name: &XattrName, size: u32, to: &mut dyn Sink) -> Result<u32> {
