@@ -123,24 +123,47 @@ fn row<O: Serve>(rights: Rights) -> Vec<Call> {
 /// Whether an answer is ready to be sent, or the server is none.
 type Served = std::result::Result<(), Malformed>;
 
+/// Why a channel is served no more although its other end is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stop {
+    /// The server broke the protocol.
+    Protocol(Malformed),
+    /// The kernel takes or gives no messages: memory may be short.
+    Channel(Errno),
+}
+
+impl From<Malformed> for Stop {
+    fn from(malformed: Malformed) -> Self {
+        Self::Protocol(malformed)
+    }
+}
+
 /// Serves until the other end is gone.
 ///
 /// # Errors
-/// `Malformed` once the server has broken the protocol.
-pub(crate) fn channel(channel: &Channel, share: &Share) -> Served {
+/// Why it cannot go on.
+pub(crate) fn channel(channel: &Channel, share: &Share) -> std::result::Result<(), Stop> {
     let mut input = vec![0; FRAME_MAX];
     let mut out = Vec::with_capacity(FRAME_MAX - DATA_MAX);
     let mut in_flight = 0;
     loop {
         let got = match channel.receive(&mut input) {
             Ok(got) if got.len > 0 => got,
-            _ => return Ok(()),
+            Ok(_) => return Ok(()),
+            Err(errno) => return ended(errno),
         };
         let mut reply = Reply { out: &mut out, gives: Vec::new(), data: Vec::new() };
         let header = request(&input, got, &mut reply, share)?;
-        if send(channel, header, reply, &mut in_flight).is_err() {
-            return Ok(());
+        if let Err(errno) = send(channel, header, reply, &mut in_flight) {
+            return ended(errno);
         }
+    }
+}
+
+fn ended(errno: Errno) -> std::result::Result<(), Stop> {
+    match errno {
+        Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => Ok(()),
+        other => Err(Stop::Channel(other)),
     }
 }
 

@@ -13,6 +13,7 @@ use postern_policy::sandbox::seccomp::Program;
 use rustix::process::fchdir;
 
 use crate::ending::Ending;
+use crate::serve::Stop;
 use crate::share::Share;
 use crate::walls::{self, Walls};
 use crate::{caller, serve};
@@ -62,8 +63,17 @@ fn settle(numbers: &OwnedFd) -> Result<(), Fatal> {
 }
 
 fn serve_channel(channel: &Channel, share: &Share) {
-    if let Err(malformed) = serve::channel(channel, share) {
-        log::error!("the server broke the protocol: {malformed}");
-        std::process::exit(Ending::Protocol.status());
-    }
+    let ending = match serve::channel(channel, share) {
+        Ok(()) => return,
+        Err(Stop::Protocol(malformed)) => {
+            log::error!("the server broke the protocol: {malformed}");
+            Ending::Protocol
+        }
+        // Another helper may have better luck; a channel without one would never answer.
+        Err(Stop::Channel(errno)) => {
+            log::error!("a channel to the server fails: {errno}");
+            Ending::Failed
+        }
+    };
+    std::process::exit(ending.status());
 }
