@@ -1,5 +1,6 @@
 //! What a program that cannot start says: one line with what, on what, why and what to do; and its exit status.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -210,6 +211,36 @@ fn a_wrong_command_line_has_a_status_of_its_own() {
     }
     assert_eq!(say("postern-helper", &["--shared-dir=/usr"]).status.code(), Some(2));
     assert_eq!(say("postern", &["run"]).status.code(), Some(2));
+}
+
+// The manual is the reference: it has every option, and no other
+#[test]
+fn every_option_is_in_the_manual_and_every_one_of_the_manual_is_there() {
+    let name = |word: &str| word.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap().to_owned();
+    for (program, forms, page) in [
+        (
+            "postern-server",
+            &[&["virtiofs", "--help"][..], &["proxy", "--help"], &["9p", "--help"]][..],
+            "postern-server.1",
+        ),
+        ("postern-helper", &[&["--help"]], "postern-helper.8"),
+        ("postern", &[&["run", "--help"]], "postern.1"),
+    ] {
+        let said = forms.iter().map(|form| String::from_utf8(say(program, form).stdout).unwrap());
+        let help: BTreeSet<_> = said
+            .flat_map(|text| {
+                let lines = text.lines().map(str::trim).filter(|line| line.starts_with('-'));
+                lines.filter_map(|line| line.split("--").nth(1).map(name)).collect::<Vec<_>>()
+            })
+            .filter(|option| !["help", "version"].contains(&option.as_str()))
+            .collect();
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("man").join(page);
+        let page = std::fs::read_to_string(page).unwrap();
+        let items = page.lines().filter(|line| line.starts_with(".It Fl -"));
+        let manual: BTreeSet<_> =
+            items.flat_map(|line| line.split("Fl -").skip(1).map(name)).filter(|option| !option.is_empty()).collect();
+        assert_eq!(help, manual, "{program}");
+    }
 }
 
 // postern-server(1): --multidevs: "What becomes of mounts below the share if they are not announced"
