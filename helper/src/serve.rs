@@ -106,6 +106,7 @@ const BASE: &[Call] = &[
     Call::any(libc::SYS_munmap, "memory"),
     Call::any(libc::SYS_madvise, "memory of a thread that ends"),
     Call::any(libc::SYS_futex, "waits for the other threads' end"),
+    Call::any(libc::SYS_sched_yield, "two threads meet at the start"),
     Call::any(libc::SYS_sigaltstack, "a thread ends"),
     Call::any(libc::SYS_rt_sigprocmask, "a thread ends"),
     Call::any(libc::SYS_exit, "a thread ends"),
