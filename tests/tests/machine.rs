@@ -21,6 +21,8 @@ const LOAD: &str = r#"
     cd /mnt; head -c 1m /dev/urandom >sample; sum=$(md5sum <sample)
     (while [ ! -e /run/enough ]; do cp sample copy; [ "$(md5sum <copy)" = "$sum" ] || echo torn; rm copy; done >/run/load 2>&1) &
 "#;
+/// All memory of the guest, KiB.
+const TOTAL: &str = "awk '/MemTotal/ { print $2 }' /proc/meminfo";
 const CALM: &str = "touch /run/enough; wait; sleep 1; while [ -e /mnt/copy ]; do sleep 1; done; cat /run/load";
 
 #[test]
@@ -30,20 +32,17 @@ fn memory_plugged_into_a_guest_takes_data_and_may_be_taken_out_under_load() {
     let mut guest = boot(&share);
     guest.ok("echo online_movable >/sys/devices/system/memory/auto_online_blocks");
     guest.ok(LOAD);
-    let total =
-        |guest: &mut Guest| -> u64 { guest.ok("awk '/MemTotal/ { print $2 }' /proc/meminfo").trim().parse().unwrap() };
-    let before = total(&mut guest);
+    let before = guest.ok(TOTAL);
 
     guest.monitor("object_add memory-backend-memfd,id=more,size=512M,share=on");
     guest.monitor("device_add pc-dimm,id=dimm,memdev=more");
-    guest.ok("until [ $(awk '/MemTotal/ { print $2 }' /proc/meminfo) -gt 700000 ]; do sleep 1; done");
+    guest.ok(&format!("until [ $({TOTAL}) -gt 700000 ]; do sleep 1; done"));
     // The guest's cache of the file fills what it has got.
-    assert_eq!(guest.ok("wc -c </mnt/much; cat /mnt/much /mnt/much | tr -d '\\0' | wc -c"), format!("{MUCH}\n0\n"));
+    assert_eq!(guest.ok("wc -c </mnt/much; cat /mnt/much | tr -d '\\0' | wc -c"), format!("{MUCH}\n0\n"));
 
     guest.ok("echo 3 >/proc/sys/vm/drop_caches");
     guest.monitor("device_del dimm");
-    guest.ok("until [ $(awk '/MemTotal/ { print $2 }' /proc/meminfo) -lt 700000 ]; do sleep 1; done");
-    assert_eq!(total(&mut guest), before);
+    guest.ok(&format!("until [ $({TOTAL}) = {} ]; do sleep 1; done", before.trim()));
     assert_eq!(guest.ok(CALM), "");
     guest.power_off();
 }
