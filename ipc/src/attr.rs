@@ -27,6 +27,18 @@ pub struct Dev {
     pub minor: u32,
 }
 
+impl Dev {
+    /// As 32 bits: the kernel's `new_encode_dev`, which FUSE and 9P use.
+    pub fn encode(self) -> u32 {
+        (self.minor & 0xff) | (self.major & 0xfff) << 8 | (self.minor & 0xf_ff00) << 12
+    }
+
+    /// The reverse: the kernel's `new_decode_dev`.
+    pub fn decode(raw: u32) -> Self {
+        Self { major: (raw >> 8) & 0xfff, minor: (raw & 0xff) | ((raw >> 12) & 0xf_ff00) }
+    }
+}
+
 /// Which file: no two files of a share have the same, as long as either lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct FileId {
@@ -312,3 +324,16 @@ macro_rules! checked_flags {
 }
 
 checked_flags! { OpenFlags RenameFlags XattrFlags }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_survive_32_bits() {
+        for (major, minor) in [(0, 0), (1, 3), (8, 0x1_2345), (0xfff, 0xf_ffff)] {
+            let dev = Dev { major, minor };
+            assert_eq!(Dev::decode(dev.encode()), dev);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod confine;
+mod content;
 pub mod dropin;
 pub mod fs;
 pub mod fuse;

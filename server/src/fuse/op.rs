@@ -1,7 +1,7 @@
 //! The opcodes: one row each, and what a row does. A row takes its arguments, calls the file system and gives an answer;
 //! it writes neither bytes nor errnos.
 
-use postern_ipc::attr::{Attr, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
+use postern_ipc::attr::{Attr, Dev, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::Fsx;
 use postern_ipc::{Errno, Result};
@@ -9,9 +9,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::abi::{self, opcode};
 use super::args::{Call, Label};
-use super::listing::{Data, Entries, Room};
+use super::listing::Entries;
 use super::session::{Encode, Filled, Session, run};
 use super::wire;
+use crate::content::{Data, Room};
 use crate::fs::{Detail, Entry, Fh, Fs, Handle, NodeId, Object, Seek, Spot, Wait};
 use crate::vhost::Place;
 
@@ -153,7 +154,7 @@ fn setattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::AttrOut> {
 }
 
 fn readlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
-    let mut room = Room::new(call.request, u32::MAX);
+    let mut room = room(call, u32::MAX);
     s.fs.readlink(call.node(), &mut room)?;
     Ok(Filled(room.filled()))
 }
@@ -166,7 +167,7 @@ fn symlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> 
 
 fn mknod<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::EntryOut> {
     let (args, name): (abi::MknodIn, _) = (call.take()?, call.last_name(s.labels())?);
-    let kind = NodeKind::new(args.mode, wire::decode_dev(args.rdev))?;
+    let kind = NodeKind::new(args.mode, Dev::decode(args.rdev))?;
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
     let entry = s.fs.mknod(call.caller()?, call.node(), &name, kind, mode, umask)?;
     s.labelled(call, &name, entry)
@@ -249,7 +250,7 @@ fn tmpfile<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
 fn read<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
     let args: abi::ReadIn = call.take()?;
     let (file, wait) = (call.handle(args.fh, Object::File), call.wait());
-    let mut room = Room::new(call.request, args.size);
+    let mut room = room(call, args.size);
     s.fs.read(file, args.offset, wait, &mut room).map(Filled)
 }
 
@@ -347,7 +348,7 @@ fn setxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
 fn getxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<XattrAnswer> {
     let args: abi::GetxattrIn = call.take()?;
     let name = s.xattr_name(call.string()?)?;
-    let mut room = Room::new(call.request, args.size);
+    let mut room = room(call, args.size);
     let length = s.fs.getxattr(call.node(), &name, args.size, &mut room)?;
     Ok(XattrAnswer::new(args.size, length, &room))
 }
@@ -355,7 +356,7 @@ fn getxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<XattrAnswer> {
 fn listxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<XattrAnswer> {
     let args: abi::GetxattrIn = call.take()?;
     s.has_xattr()?;
-    let mut room = Room::new(call.request, args.size);
+    let mut room = room(call, args.size);
     let length = s.fs.listxattr(call.node(), args.size, &mut room)?;
     Ok(XattrAnswer::new(args.size, length, &room))
 }
@@ -411,7 +412,7 @@ fn opendir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::OpenOut> {
 fn entries<F: Fs>(s: &Session<F>, call: &mut Call<'_>, detail: Detail) -> Result<Filled> {
     let args: abi::ReadIn = call.take()?;
     let dir = call.handle(args.fh, Object::Dir);
-    let mut entries = Entries { room: Room::new(call.request, args.size), settings: &s.settings, detail };
+    let mut entries = Entries { room: room(call, args.size), settings: &s.settings, detail };
     s.fs.readdir(dir, args.offset, detail, &mut entries)?;
     Ok(Filled(entries.room.filled()))
 }
@@ -478,7 +479,7 @@ fn ioctl<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
     // A word is answered in as many bytes as are asked for: 4 or 8.
     out.truncate(usize::try_from(args.out_size).unwrap_or(usize::MAX));
     let header = abi::IoctlOut::default();
-    let mut room = Room::new(call.request, u32::MAX);
+    let mut room = room(call, u32::MAX);
     crate::fs::Sink::put(&mut room, header.as_bytes())?;
     crate::fs::Sink::put(&mut room, &out)?;
     Ok(Filled(room.filled()))
@@ -542,6 +543,11 @@ impl<F: Fs> Session<F> {
         }
         XattrName::new(name)
     }
+}
+
+/// What follows the header of the answer, up to `size` bytes.
+fn room<'a>(call: &'a Call<'_>, size: u32) -> Room<'a> {
+    Room::new(call.request, size_of::<abi::OutHeader>(), size)
 }
 
 impl Call<'_> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postern_ipc::attr::{Attr, Changes, Dev, Mode, OpenFlags, Time, TimeChange};
+use postern_ipc::attr::{Attr, Changes, Mode, OpenFlags, Time, TimeChange};
 use postern_ipc::id::{GuestGid, GuestUid};
 use postern_ipc::{Errno, Result};
 
@@ -15,16 +15,6 @@ use crate::fs::{self, Entry, ROOT, Space};
 /// STATX_BASIC_STATS and STATX_BTIME of linux/stat.h.
 const STATX_BASIC: u32 = 0x7ff;
 const STATX_BTIME: u32 = 0x800;
-
-/// As the 32 bits of FUSE have a device number: the kernel's `new_encode_dev`.
-pub(super) fn encode_dev(dev: Dev) -> u32 {
-    (dev.minor & 0xff) | (dev.major & 0xfff) << 8 | (dev.minor & 0xf_ff00) << 12
-}
-
-/// The reverse: the kernel's `new_decode_dev`.
-pub(super) fn decode_dev(raw: u32) -> Dev {
-    Dev { major: (raw >> 8) & 0xfff, minor: (raw & 0xff) | ((raw >> 12) & 0xf_ff00) }
-}
 
 fn attr(attr: &Attr, flags: AttrFlags) -> abi::Attr {
     abi::Attr {
@@ -41,7 +31,7 @@ fn attr(attr: &Attr, flags: AttrFlags) -> abi::Attr {
         nlink: attr.nlink,
         uid: attr.uid.0,
         gid: attr.gid.0,
-        rdev: encode_dev(attr.rdev),
+        rdev: attr.rdev.encode(),
         blksize: attr.blksize,
         flags,
     }
@@ -167,14 +157,6 @@ pub(super) fn open_flags(settings: &Settings, raw: u32, more: OpenInFlags) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn device_numbers_survive_the_32_bits_of_fuse() {
-        for (major, minor) in [(0, 0), (1, 3), (8, 0x1_2345), (0xfff, 0xf_ffff)] {
-            let dev = Dev { major, minor };
-            assert_eq!(decode_dev(encode_dev(dev)), dev);
-        }
-    }
 
     #[test]
     fn direct_io_and_noatime_reach_the_host_only_when_allowed() {
