@@ -190,6 +190,9 @@ pub trait Fs: Send + Sync {
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry>;
     /// Gives `count` references back.
     fn forget(&self, node: NodeId, count: u64);
+    /// The directory in which a node was last seen, with one more reference to it, and the node's name there. Another
+    /// may have taken that name since. EINVAL for the root, ENOENT if the name was removed.
+    fn seen(&self, node: NodeId) -> Result<(NodeId, FileName)>;
     /// stat(2), of an open file if a handle is given.
     fn getattr(&self, node: NodeId, file: Option<Handle>) -> Result<Attr>;
     /// chmod(2), chown(2), truncate(2), utimensat(2); with a handle ftruncate(2), which wants it open for writing.

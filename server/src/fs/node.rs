@@ -168,6 +168,20 @@ impl Nodes {
         entry.seen.clone().map(|seen| Place::Named(seen, entry.identity)).ok_or(Errno::ESTALE)
     }
 
+    /// The directory in which `node` was last seen, with one more reference of the guest, and its name there.
+    ///
+    /// # Errors
+    /// ESTALE for an unknown node, EINVAL for the root, ENOENT if the name is gone.
+    pub fn seen(&self, node: NodeId) -> Result<(NodeId, FileName)> {
+        let mut table = self.lock();
+        let entry = table.nodes.get(&node).ok_or(Errno::ESTALE)?;
+        let gone = if node == ROOT { Errno::EINVAL } else { Errno::ENOENT };
+        let Seen { parent, name } = entry.seen.clone().ok_or(gone)?;
+        let dir = table.nodes.get_mut(&parent).ok_or(Errno::ESTALE)?;
+        dir.lookups = dir.lookups.saturating_add(1);
+        Ok((parent, FileName::new(&name)?))
+    }
+
     /// A descriptor of `node` was opened: keep it, and give back others that have become too many.
     pub fn hold(&self, node: NodeId, pin: Arc<OwnedFd>) -> Arc<OwnedFd> {
         let mut table = self.lock();
@@ -473,6 +487,21 @@ mod tests {
             nodes.unnamed(node, ROOT, &name("b"), Arc::new(null()));
         }
         assert!(matches!(nodes.place(open), Ok(Place::Pinned(_))));
+    }
+
+    #[test]
+    fn where_a_node_was_last_seen_is_held_and_follows_its_name() {
+        let nodes = nodes(8);
+        let dir = nodes.found(ROOT, &name("d"), &attr(5, 0));
+        let file = nodes.found(ROOT, &name("f"), &attr(6, 0));
+        nodes.renamed(file, dir, &name("g"));
+        assert_eq!(nodes.seen(file), Ok((dir, name("g"))));
+        nodes.forget(dir, 1);
+        nodes.forget(file, 1);
+        assert!(nodes.place(dir).is_ok());
+        nodes.forget(dir, 1);
+        assert_eq!(nodes.seen(dir), Err(Errno::ESTALE));
+        assert_eq!(nodes.seen(ROOT), Err(Errno::EINVAL));
     }
 
     #[test]

@@ -327,6 +327,23 @@ impl Fs for Synthetic {
         });
     }
 
+    fn seen(&self, node: NodeId) -> Result<(NodeId, FileName)> {
+        self.state(|state| {
+            state.inode(node)?;
+            let of = |dir: &Inode| match &dir.body {
+                Body::Dir { names, .. } => {
+                    names.iter().find(|(_, there)| **there == node).map(|(name, _)| name.clone())
+                }
+                _ => None,
+            };
+            let found = state.inodes.iter().find_map(|(&parent, dir)| Some((parent, of(dir)?)));
+            let gone = if node == ROOT { Errno::EINVAL } else { Errno::ENOENT };
+            let (parent, name) = found.ok_or(gone)?;
+            state.entry(parent)?;
+            Ok((parent, FileName::new(&name)?))
+        })
+    }
+
     fn getattr(&self, node: NodeId, file: Option<Handle>) -> Result<Attr> {
         self.state(|state| match file {
             Some(file) => Ok(state.file(file)?.attr()),

@@ -228,6 +228,10 @@ impl Fs for Tree {
         self.nodes.forget(node, count);
     }
 
+    fn seen(&self, node: NodeId) -> Result<(NodeId, FileName)> {
+        self.nodes.seen(node)
+    }
+
     fn getattr(&self, node: NodeId, file: Option<Handle>) -> Result<Attr> {
         let file = file.map(|file| self.files.get(file)).transpose()?;
         let attr = match file {
