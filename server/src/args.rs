@@ -11,6 +11,7 @@ use postern_policy::sandbox::seccomp;
 
 use crate::fs::Multidevs;
 use crate::fuse::{Cache, Settings};
+use crate::p9;
 
 /// Most request queues: one channel to the helper each, and as many for the pool.
 const QUEUES_MAX: i64 = 32;
@@ -29,6 +30,9 @@ pub struct Cli {
 pub enum Frontend {
     /// A vhost-user-fs device: the guest mounts it with `mount -t virtiofs TAG DIR`
     Virtiofs(Box<Virtiofs>),
+    /// A vhost-user virtio-9p device: the guest mounts it with `mount -t 9p -o trans=virtio,version=9p2000.L TAG DIR`
+    #[command(name = "9p")]
+    P9(Box<P9>),
     /// The other end of QEMU's `-fsdev proxy` (up to QEMU 9.1): the guest mounts it with `mount -t 9p TAG DIR`
     Proxy(Box<Proxy>),
 }
@@ -51,6 +55,29 @@ pub struct Virtiofs {
     /// Mounts below the share: apart, as --announce-submounts says, or one of these
     #[arg(long, value_enum, help_heading = "The guest")]
     pub multidevs: Option<MultidevsArg>,
+    /// Who does the work
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+    /// How it runs
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Everything `postern-server 9p` can be told.
+#[derive(Args, Debug)]
+pub struct P9 {
+    /// Where the VMM comes from
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// What the VMM finds
+    #[command(flatten)]
+    pub device: P9DeviceArgs,
+    /// Which directory
+    #[command(flatten)]
+    pub share: ShareArgs,
+    /// What the guest is told
+    #[command(flatten)]
+    pub guest: P9GuestArgs,
     /// Who does the work
     #[command(flatten)]
     pub threads: ThreadArgs,
@@ -108,6 +135,18 @@ pub struct DeviceArgs {
     /// Request queues, each with a thread here and one in the helper; the VMM may use fewer
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=QUEUES_MAX))]
     pub num_request_queues: u16,
+}
+
+/// What the VMM finds: a device with one queue.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The device")]
+pub struct P9DeviceArgs {
+    /// End when the VMM disconnects, instead of waiting for the next
+    #[arg(long)]
+    pub once: bool,
+    /// The tag by which the guest finds the device
+    #[arg(long, value_name = "TAG", value_parser = p9_tag)]
+    pub tag: String,
 }
 
 /// Which directory is shared and how: told to the helper, or known to it already.
@@ -194,6 +233,32 @@ pub struct GuestArgs {
     /// The guest clears set-id bits itself, with a request of its own before each write that needs it
     #[arg(long)]
     pub no_killpriv_v2: bool,
+}
+
+/// What a 9P guest is told about the share.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The guest")]
+pub struct P9GuestArgs {
+    /// Most bytes of a message, whatever the guest asks for with `-o msize=`
+    #[arg(long, value_name = "BYTES", default_value_t = p9::MSIZE_MAX, value_parser =
+        clap::value_parser!(u32).range(i64::from(p9::MSIZE_MIN)..=i64::from(p9::MSIZE_MAX)))]
+    pub msize_max: u32,
+    /// Mounts below the share
+    #[arg(long, value_enum, default_value_t)]
+    pub multidevs: MultidevsArg,
+    /// Extended attributes
+    #[arg(long)]
+    pub xattr: bool,
+    /// POSIX ACLs; implies --xattr
+    #[arg(long)]
+    pub posix_acl: bool,
+}
+
+impl P9GuestArgs {
+    /// As the frontend takes them.
+    pub fn settings(&self) -> p9::Settings {
+        p9::Settings { msize: self.msize_max, xattr: self.xattr || self.posix_acl, posix_acl: self.posix_acl }
+    }
 }
 
 /// Who does the work.
@@ -326,7 +391,14 @@ impl GuestArgs {
 }
 
 fn tag(text: &str) -> Result<String, String> {
-    let most = crate::fuse::TAG_MAX;
+    tag_of(text, crate::fuse::TAG_MAX)
+}
+
+fn p9_tag(text: &str) -> Result<String, String> {
+    tag_of(text, p9::TAG_MAX)
+}
+
+fn tag_of(text: &str, most: usize) -> Result<String, String> {
     if (1..=most).contains(&text.len()) { Ok(text.into()) } else { Err(format!("must have 1 to {most} bytes")) }
 }
 
@@ -342,7 +414,7 @@ mod tests {
         let all = ["postern-server", "virtiofs"].iter().chain(args);
         Cli::try_parse_from(all).map(|cli| match cli.frontend {
             Frontend::Virtiofs(virtiofs) => *virtiofs,
-            Frontend::Proxy(_) => panic!("another frontend"),
+            Frontend::P9(_) | Frontend::Proxy(_) => panic!("another frontend"),
         })
     }
 
@@ -365,6 +437,21 @@ mod tests {
         assert!(parse(&["--socket-path=s"]).is_err());
         assert!(parse(&["--shared-dir=/x"]).is_err());
         assert!(parse(&["--shared-dir=/x", "--fd=3", "--socket-path=s"]).is_err());
+    }
+
+    #[test]
+    fn a_9p_device_has_a_tag_and_no_option_that_means_nothing_to_it() {
+        let parse = |args: &[&str]| {
+            let all = ["postern-server", "9p", "--shared-dir=/x", "--fd=3"].iter().chain(args);
+            Cli::try_parse_from(all)
+        };
+        assert!(parse(&["--tag=share", "--msize-max=512000", "--xattr", "--once"]).is_ok());
+        assert!(parse(&[]).is_err());
+        for more in
+            ["--cache=always", "--writeback", "--num-request-queues=2", "--msize-max=4095", "--announce-submounts"]
+        {
+            assert!(parse(&["--tag=share", more]).is_err(), "{more}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod fs;
 pub mod fuse;
 pub mod heap;
 pub mod launch;
+pub mod p9;
 pub mod proxy;
 pub mod start;
 pub mod vhost;

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use clap::Parser;
 use postern_policy::fatal::{Fatal, Step as _};
-use postern_server::args::{Cli, Frontend, Proxy, Virtiofs};
-use postern_server::fuse::Session;
+use postern_server::args::{Cli, Frontend, P9, Proxy, Virtiofs};
 use postern_server::start::Start;
 use postern_server::vhost::Transport;
-use postern_server::{dropin, launch, proxy};
+use postern_server::{dropin, fuse, launch, p9, proxy};
 
 fn main() -> ExitCode {
     let served = match dropin::proxy_helper() {
         Some((args, background)) => serve_proxy(&args, background),
         None => match Cli::parse().frontend {
             Frontend::Virtiofs(args) => serve_virtiofs(&args),
+            Frontend::P9(args) => serve_p9(&args),
             Frontend::Proxy(args) => serve_proxy(&args, false),
         },
     };
@@ -35,10 +35,23 @@ fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
     let vmms = launch::socket(socket)?;
     let (queues, pool) = (device.num_request_queues, threads.thread_pool_size);
     let met = start.meet(share, args.multidevs()?, queues.saturating_add(pool))?;
-    let session = Session::new(Arc::clone(&met.tree), args.settings(), queues, device.tag.as_deref());
+    let session = fuse::Session::new(Arc::clone(&met.tree), args.settings(), queues, device.tag.as_deref());
     let poll = Duration::from_micros(threads.poll_us);
     let transport =
         met.behind_walls(|| Transport::new(Arc::new(session), pool.into(), poll).step("start the workers"))?;
+    transport.serve(vmms, device.once).step("wait for a VMM")
+}
+
+fn serve_p9(args: &P9) -> Result<(), Fatal> {
+    let P9 { socket, device, share, guest, threads, process } = args;
+    let start = Start::new(process)?;
+    let vmms = launch::socket(socket)?;
+    let pool = threads.thread_pool_size;
+    let met = start.meet(share, guest.multidevs.into(), pool.saturating_add(1))?;
+    let session = p9::Session::new(Arc::clone(&met.tree), guest.settings());
+    let shown = Arc::new(p9::Device::new(session, &device.tag));
+    let poll = Duration::from_micros(threads.poll_us);
+    let transport = met.behind_walls(|| Transport::new(shown, pool.into(), poll).step("start the workers"))?;
     transport.serve(vmms, device.once).step("wait for a VMM")
 }
 

@@ -27,6 +27,12 @@ pub trait Device: Send + Sync + 'static {
     /// then handled again from its beginning in the pool, whatever has been read or written of it.
     fn handle(&self, request: &mut Request, place: Place) -> Outcome;
 
+    /// The answer to a request that was handled in the pool has been given to the guest. `ticket` is what the device
+    /// had set as the request's, 0 if it did not.
+    fn given_back(&self, ticket: u64) {
+        let _ = ticket;
+    }
+
     /// The VMM has reset the device or is gone: forget what the guest holds. No request is under way.
     fn reset(&self);
 }

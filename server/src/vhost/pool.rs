@@ -50,7 +50,9 @@ impl Pool {
         loop {
             let (queue, mut request) = self.pop();
             let outcome = handle(device, &mut request, Place::Pool);
+            let ticket = request.ticket;
             queue.complete(request, outcome);
+            device.given_back(ticket);
         }
     }
 }

@@ -71,6 +71,8 @@ pub struct Request {
     next: Cursor,
     remaining: usize,
     fault: Option<Fault>,
+    /// What the device knows it by from when it puts it off until it is given back; 0 for a new one.
+    pub ticket: u64,
 }
 
 /// The buffers of one direction.
@@ -94,6 +96,7 @@ impl Request {
             next: Cursor::default(),
             remaining: 0,
             fault: None,
+            ticket: 0,
         }
     }
 
@@ -218,6 +221,7 @@ impl Request {
         }
         self.head = head;
         self.fault = None;
+        self.ticket = 0;
         self.readable.clear();
         self.writable.clear();
         if let Err(fault) = self.walk(ring, size, head) {

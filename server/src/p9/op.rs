@@ -1,0 +1,374 @@
+//! The messages served: one row each, and what a row does. A row has its request, calls the file system and gives an
+//! answer; it writes neither bytes nor errnos.
+
+use std::sync::Arc;
+
+use postern_ipc::attr::{Attr, Dev, Mode, NodeKind, OpenFlags, RenameFlags};
+use postern_ipc::name::{FileName, Target};
+use postern_ipc::{Errno, Result};
+
+use super::convert::{changes, creator, getattr as attributes, kills_setid, open_flags, statfs as space};
+use super::fid::{Fid, Found, Held, Opened, Role};
+use super::listing::{Entries, LONGEST};
+#[allow(clippy::wildcard_imports, reason = "nearly all of the table")]
+use super::message::*;
+use super::session::{Call, Filled, Session, run};
+use super::xattr::{read_value, write_value, xattrcreate, xattrwalk};
+use crate::fs::{Detail, Entry, Fs, Handle, Object, ROOT};
+use crate::vhost::Place;
+
+/// Does a request belong to the queue's worker or to the pool?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pace {
+    /// It answers at once, or finds out itself that it would wait.
+    Quick,
+    /// It may wait for a disk.
+    Slow,
+}
+
+macro_rules! served {
+    ($($message:ident $row:ident $pace:ident;)*) => {
+        /// What is known of a message before it is looked at: name and pace. `None`: not served.
+        pub(super) fn known(kind: u8) -> Option<(&'static str, Pace)> {
+            match kind {
+                $($message::NUMBER => Some((stringify!($row), Pace::$pace)),)*
+                _ => None,
+            }
+        }
+
+        /// Does a request; the bytes of the answer behind its header.
+        pub(super) fn dispatch<F: Fs>(session: &Session<F>, call: &mut Call<'_>) -> Result<usize> {
+            match call.header.kind {
+                $($message::NUMBER => run(session, call, $row),)*
+                _ => Err(Errno::EOPNOTSUPP),
+            }
+        }
+    };
+}
+
+served! {
+    Tversion version Quick;
+    Tauth auth Quick;
+    Tattach attach Quick;
+    Tflush flush Quick;
+    Twalk walk Quick;
+    Tclunk clunk Quick;
+    Tremove remove Quick;
+    Tstatfs statfs Quick;
+    Tgetattr getattr Quick;
+    Tsetattr setattr Quick;
+    Treadlink readlink Quick;
+    Tlopen lopen Quick;
+    Tlcreate lcreate Quick;
+    Tread read Quick;
+    Twrite write Quick;
+    Treaddir readdir Quick;
+    Tfsync fsync Slow;
+    Tmkdir mkdir Quick;
+    Tmknod mknod Quick;
+    Tsymlink symlink Quick;
+    Tlink link Quick;
+    Trename rename Quick;
+    Trenameat renameat Quick;
+    Tunlinkat unlinkat Quick;
+    Txattrwalk xattrwalk Quick;
+    Txattrcreate xattrcreate Quick;
+    Tlock lock Quick;
+    Tgetlock getlock Quick;
+}
+
+/// Unlinkat's flag for directories. linux/net/9p/9p.h: P9_DOTL_AT_REMOVEDIR
+const AT_REMOVEDIR: u32 = 0x200;
+
+fn version<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tversion<'_>) -> Result<Rversion<'static>> {
+    s.version(&t)
+}
+
+/// Nobody proves who he is: the guest's kernel has judged that.
+fn auth<F: Fs>(_: &Session<F>, _: &mut Call<'_>, _: Tauth<'_>) -> Result<Rauth> {
+    Err(Errno::EOPNOTSUPP)
+}
+
+/// There is one tree, the share; a name for it may be left out.
+fn attach<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tattach<'_>) -> Result<Rattach> {
+    if t.afid != NOFID {
+        return Err(Errno::EINVAL);
+    }
+    if !matches!(t.aname.0, b"" | b"/") {
+        return Err(Errno::ENOENT);
+    }
+    let attr = s.fs.getattr(ROOT, None)?;
+    s.fids.insert(t.fid, Fid { held: Held::new(&s.fs, ROOT), found: None, uid: t.n_uname, role: Role::Walked })?;
+    Ok(Rattach { qid: Qid::of(&attr) })
+}
+
+/// Waits for the request if it is under way in another thread: its answer goes first.
+fn flush<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Tflush) -> Result<Rflush> {
+    let under_way = s.flights.call_off(t.oldtag);
+    if under_way && call.place == Place::Worker {
+        return Err(Errno::EAGAIN);
+    }
+    s.flights.wait(t.oldtag, call.serial);
+    Ok(Rflush {})
+}
+
+/// A walk that ends before its last name moves no fid.
+fn walk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Twalk<'_>) -> Result<Rwalk> {
+    let from = s.fids.get(t.fid)?;
+    let (mut held, mut found) = (Arc::clone(&from.held), from.found.clone());
+    let mut qids = Vec::with_capacity(t.names.len());
+    for name in t.names {
+        match s.step(&held, name.0) {
+            Ok((attr, next, seen)) => {
+                (held, found) = (next, seen);
+                qids.push(Qid::of(&attr));
+            }
+            Err(errno) if qids.is_empty() => return Err(errno),
+            Err(_) => return Ok(Rwalk { qids }),
+        }
+    }
+    let new = from.at(held, found, Role::Walked);
+    if t.newfid == t.fid { s.fids.replace(t.fid, &from, new) } else { s.fids.insert(t.newfid, new) }?;
+    Ok(Rwalk { qids })
+}
+
+/// The fid is gone whatever the answer says; the value of an extended attribute is set now.
+fn clunk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tclunk) -> Result<Rclunk> {
+    let fid = s.fids.remove(t.fid)?;
+    if let Role::NewValue(new) = &fid.role {
+        s.set_value(fid.node(), new)?;
+    }
+    Ok(Rclunk {})
+}
+
+/// The fid is gone whatever the answer says.
+fn remove<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tremove) -> Result<Rremove> {
+    let fid = s.fids.remove(t.fid)?;
+    let attr = s.fs.getattr(fid.node(), None)?;
+    let (parent, name) = s.whereabouts(&fid)?;
+    if attr.kind() == libc::S_IFDIR { s.fs.rmdir(parent.node, &name) } else { s.fs.unlink(parent.node, &name) }?;
+    Ok(Rremove {})
+}
+
+fn statfs<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tstatfs) -> Result<Rstatfs> {
+    Ok(space(&s.fs.statfs(s.fids.get(t.fid)?.node())?))
+}
+
+fn getattr<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tgetattr) -> Result<Rgetattr> {
+    let fid = s.fids.get(t.fid)?;
+    let file = fid.opened().ok().map(|opened| opened.handle).filter(|handle| handle.object == Object::File);
+    Ok(attributes(&s.fs.getattr(fid.node(), file)?))
+}
+
+fn setattr<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tsetattr) -> Result<Rsetattr> {
+    let fid = s.fids.get(t.fid)?;
+    s.fs.setattr(fid.node(), None, &changes(&t, fid.uid)?)?;
+    Ok(Rsetattr {})
+}
+
+fn readlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Treadlink) -> Result<Filled> {
+    let fid = s.fids.get(t.fid)?;
+    s.aim(call, &Filled::Text, u32::MAX);
+    s.fs.readlink(fid.node(), call.carrier)?;
+    Ok(Filled::Text)
+}
+
+fn lopen<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlopen) -> Result<Rlopen> {
+    let fid = s.fids.get(t.fid)?;
+    fid.is_walked()?;
+    let flags = open_flags(t.flags, fid.uid)?;
+    let attr = s.fs.getattr(fid.node(), None)?;
+    let opened = s.open(&fid, &attr, flags)?;
+    s.fids.replace(t.fid, &fid, fid.with(Role::Opened(opened)))?;
+    Ok(Rlopen { qid: Qid::of(&attr), iounit: 0 })
+}
+
+/// The fid of the directory becomes the one of the open file.
+fn lcreate<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlcreate<'_>) -> Result<Rlcreate> {
+    let dir = s.fids.get(t.fid)?;
+    dir.is_walked()?;
+    let (name, flags) = (FileName::new(t.name.0)?, open_flags(t.flags, dir.uid)?);
+    let caller = creator(dir.uid, t.gid);
+    let (entry, fh) = s.fs.create(caller, dir.node(), &name, Mode::new(t.mode), Mode::new(0), flags)?;
+    let opened = Opened::new(&s.fs, Handle { node: entry.node, fh, object: Object::File });
+    let (held, found) = (Held::new(&s.fs, entry.node), Found::new(&dir.held, &name));
+    s.fids.replace(t.fid, &dir, dir.at(held, Some(found), Role::Opened(opened)))?;
+    Ok(Rlcreate { qid: Qid::of(&entry.attr), iounit: 0 })
+}
+
+fn read<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Tread) -> Result<Filled> {
+    let fid = s.fids.get(t.fid)?;
+    s.aim(call, &Filled::Content, t.count);
+    match &fid.role {
+        Role::Opened(opened) if opened.handle.object == Object::File => {
+            s.fs.read(opened.handle, t.offset, call.wait(), call.carrier)?;
+        }
+        Role::Opened(_) => return Err(Errno::EISDIR),
+        Role::Value(value) => read_value(&value.bytes, t.offset, call.carrier)?,
+        Role::Walked | Role::NewValue(_) => return Err(Errno::EBADF),
+    }
+    Ok(Filled::Content)
+}
+
+fn write<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Twrite) -> Result<Rwrite> {
+    let fid = s.fids.get(t.fid)?;
+    call.carrier.expect(t.count)?;
+    let written = match &fid.role {
+        Role::Opened(file) => s.fs.write(file.handle, t.offset, kills_setid(fid.uid), call.wait(), call.carrier)?,
+        Role::NewValue(new) => write_value(new, t.offset, call.carrier)?,
+        Role::Walked | Role::Value(_) => return Err(Errno::EBADF),
+    };
+    Ok(Rwrite { count: u32::try_from(written).map_err(|_| Errno::EIO)? })
+}
+
+fn readdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Treaddir) -> Result<Filled> {
+    let fid = s.fids.get(t.fid)?;
+    s.aim(call, &Filled::Content, t.count);
+    if call.carrier.room() < LONGEST {
+        return Err(Errno::EINVAL);
+    }
+    let dir = fid.opened()?.handle;
+    s.fs.readdir(dir, t.offset, Detail::Names, &mut Entries::new(call.carrier))?;
+    Ok(Filled::Content)
+}
+
+fn fsync<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tfsync) -> Result<Rfsync> {
+    let fid = s.fids.get(t.fid)?;
+    s.fs.fsync(fid.opened()?.handle, t.datasync != 0)?;
+    Ok(Rfsync {})
+}
+
+fn mkdir<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tmkdir<'_>) -> Result<Rmkdir> {
+    let dir = s.fids.get(t.dfid)?;
+    let name = FileName::new(t.name.0)?;
+    let entry = s.fs.mkdir(creator(dir.uid, t.gid), dir.node(), &name, Mode::new(t.mode), Mode::new(0))?;
+    Ok(Rmkdir { qid: s.made(&entry) })
+}
+
+fn mknod<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tmknod<'_>) -> Result<Rmknod> {
+    let dir = s.fids.get(t.dfid)?;
+    let name = FileName::new(t.name.0)?;
+    let kind = NodeKind::new(t.mode, Dev { major: t.major, minor: t.minor })?;
+    let entry = s.fs.mknod(creator(dir.uid, t.gid), dir.node(), &name, kind, Mode::new(t.mode), Mode::new(0))?;
+    Ok(Rmknod { qid: s.made(&entry) })
+}
+
+fn symlink<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tsymlink<'_>) -> Result<Rsymlink> {
+    let dir = s.fids.get(t.dfid)?;
+    let (name, target) = (FileName::new(t.name.0)?, Target::new(t.target.0)?);
+    let entry = s.fs.symlink(creator(dir.uid, t.gid), dir.node(), &name, target)?;
+    Ok(Rsymlink { qid: s.made(&entry) })
+}
+
+fn link<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlink<'_>) -> Result<Rlink> {
+    let (dir, fid) = (s.fids.get(t.dfid)?, s.fids.get(t.fid)?);
+    s.made(&s.fs.link(fid.node(), dir.node(), &FileName::new(t.name.0)?)?);
+    Ok(Rlink {})
+}
+
+fn rename<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Trename<'_>) -> Result<Rrename> {
+    let (fid, dir) = (s.fids.get(t.fid)?, s.fids.get(t.dfid)?);
+    let new_name = FileName::new(t.name.0)?;
+    let (parent, name) = s.whereabouts(&fid)?;
+    s.fs.rename((parent.node, &name), (dir.node(), &new_name), RenameFlags::empty())?;
+    Ok(Rrename {})
+}
+
+fn renameat<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Trenameat<'_>) -> Result<Rrenameat> {
+    let (from, to) = (s.fids.get(t.olddirfid)?, s.fids.get(t.newdirfid)?);
+    let (name, new_name) = (FileName::new(t.oldname.0)?, FileName::new(t.newname.0)?);
+    s.fs.rename((from.node(), &name), (to.node(), &new_name), RenameFlags::empty())?;
+    Ok(Rrenameat {})
+}
+
+fn unlinkat<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tunlinkat<'_>) -> Result<Runlinkat> {
+    let (dir, name) = (s.fids.get(t.dirfd)?, FileName::new(t.name.0)?);
+    match t.flags {
+        0 => s.fs.unlink(dir.node(), &name),
+        AT_REMOVEDIR => s.fs.rmdir(dir.node(), &name),
+        _ => Err(Errno::EINVAL),
+    }?;
+    Ok(Runlinkat {})
+}
+
+/// The file system has no locks; to say that one is held would be a lie. The guest's fcntl(2) and flock(2) fail with
+/// this.
+fn lock<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlock<'_>) -> Result<Rlock> {
+    s.fids.get(t.fid)?;
+    Err(Errno::EOPNOTSUPP)
+}
+
+/// As [`lock`].
+fn getlock<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tgetlock<'_>) -> Result<Rgetlock<'static>> {
+    s.fids.get(t.fid)?;
+    Err(Errno::EOPNOTSUPP)
+}
+
+/// What a name leads to: its attributes, a reference, and where it was found.
+type Step<F> = (Attr, Arc<Held<F>>, Option<Arc<Found<F>>>);
+
+impl<F: Fs> Session<F> {
+    /// Sets room for at most `count` bytes of content apart.
+    fn aim(&self, call: &mut Call<'_>, filled: &Filled, count: u32) {
+        let start = filled.start();
+        let most = self.room(call, start).min(usize::try_from(count).unwrap_or(usize::MAX));
+        call.carrier.aim(start, most);
+    }
+
+    /// One name of a walk. intro(5): "The name .. refers to the parent directory"; that of the root is the root.
+    fn step(&self, from: &Arc<Held<F>>, name: &[u8]) -> Result<Step<F>> {
+        if name == b".." {
+            return self.up(from);
+        }
+        let name = FileName::new(name)?;
+        let Entry { node, attr } = self.fs.lookup(from.node, &name)?;
+        Ok((attr, Held::new(&self.fs, node), Some(Found::new(from, &name))))
+    }
+
+    fn up(&self, from: &Arc<Held<F>>) -> Result<Step<F>> {
+        let attr = self.fs.getattr(from.node, None)?;
+        if attr.kind() != libc::S_IFDIR {
+            return Err(Errno::ENOTDIR);
+        }
+        if from.node == ROOT {
+            return Ok((attr, Arc::clone(from), None));
+        }
+        let parent = Held::new(&self.fs, self.fs.seen(from.node)?.0);
+        Ok((self.fs.getattr(parent.node, None)?, parent, None))
+    }
+
+    /// A name that leads to what a fid stands for: the one it was walked by, or the one its node was last seen by.
+    fn whereabouts(&self, fid: &Fid<F>) -> Result<(Arc<Held<F>>, FileName)> {
+        if let Some(found) = &fid.found {
+            let name = FileName::new(&found.name)?;
+            if self.leads_to(&found.parent, &name, fid) {
+                return Ok((Arc::clone(&found.parent), name));
+            }
+        }
+        let (parent, name) = self.fs.seen(fid.node())?;
+        let parent = Held::new(&self.fs, parent);
+        if self.leads_to(&parent, &name, fid) { Ok((parent, name)) } else { Err(Errno::ENOENT) }
+    }
+
+    fn leads_to(&self, parent: &Held<F>, name: &FileName, fid: &Fid<F>) -> bool {
+        let found = self.fs.lookup(parent.node, name).map(|entry| Held::new(&self.fs, entry.node));
+        found.is_ok_and(|there| there.node == fid.node())
+    }
+
+    /// Something was made, and no fid stands for it.
+    fn made(&self, entry: &Entry) -> Qid {
+        drop(Held::new(&self.fs, entry.node));
+        Qid::of(&entry.attr)
+    }
+
+    /// Opens a file or directory; of anything else the guest opens its own.
+    fn open(&self, fid: &Fid<F>, attr: &Attr, flags: OpenFlags) -> Result<Opened<F>> {
+        let node = fid.node();
+        let (fh, object) = match attr.kind() {
+            libc::S_IFDIR if flags.contains(OpenFlags::WRITE) => return Err(Errno::EISDIR),
+            libc::S_IFDIR => (self.fs.opendir(node)?, Object::Dir),
+            _ => (self.fs.open(node, flags)?, Object::File),
+        };
+        Ok(Opened::new(&self.fs, Handle { node, fh, object }))
+    }
+}
