@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
 
-use crate::kind::Kind;
+use crate::kind::{Frontend, Kind};
 use crate::share::Server;
 
 /// How long a guest may take to come up, or to answer one request: emulated, on a busy machine.
@@ -31,6 +31,8 @@ pub enum Kernel {
     V6_1,
     /// The kernel of Debian 12's backports, in QEMU.
     V6_12,
+    /// The same in QEMU 11.1, where the shares are virtio-9p devices, left for a script to mount.
+    V6_12P9,
     /// Linux 7.2 as a process. Its device has to know its tag: serve with `--tag`.
     Uml,
 }
@@ -41,7 +43,7 @@ impl Kernel {
         let mut qemu = program("qemu");
         match self {
             Self::V6_1 => qemu.arg("6.1"),
-            Self::V6_12 => qemu.arg("6.12"),
+            Self::V6_12 | Self::V6_12P9 => qemu.arg("6.12"),
             Self::Uml => return program("uml"),
         };
         qemu
@@ -62,7 +64,7 @@ impl Programs {
     fn serve(kind: Kind, kernel: Kernel) -> Self {
         let place = TempDir::new().unwrap();
         let log = File::create(place.path().join("log")).unwrap();
-        let server = kind.command(Path::new("/usr"), &place.path().join("socket"));
+        let server = kind.command(Frontend::Virtiofs, Path::new("/usr"), &place.path().join("socket"));
         let server = Command::new("unshare")
             .args(["--mount", "sh", "-c", r#"mount -o bind,ro /usr /usr && exec "$0" "$@""#])
             .arg(server.get_program())
@@ -116,7 +118,9 @@ impl Guest {
     pub fn boot_with(kernel: Kernel, kind: Kind, shares: &[(&str, &Server)], options: &[&str]) -> Self {
         let (programs, place) = (Programs::serve(kind, kernel), TempDir::new().unwrap());
         let usr = programs.socket();
-        let sockets = shares.iter().map(|(tag, server)| (*tag, server.socket())).chain([("usr", usr.as_path())]);
+        let prefix = if matches!(kernel, Kernel::V6_12P9) { "9p:" } else { "" };
+        let shares = shares.iter().map(|(tag, server)| (format!("{prefix}{tag}"), server.socket()));
+        let sockets = shares.chain([("usr".into(), usr.as_path())]);
         let console = place.path().join("console");
         let monitor = format!("unix:{},server=on,wait=off", place.path().join("monitor").display());
         let more = ["--", "-monitor", &monitor].into_iter().chain(options.iter().copied());

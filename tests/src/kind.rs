@@ -25,6 +25,15 @@ pub enum Kind {
     CVirtiofsd,
 }
 
+/// What a server speaks with its guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frontend {
+    /// FUSE: a virtio-fs device.
+    Virtiofs,
+    /// 9P: a virtio-9p device. The peers have none over vhost-user.
+    P9,
+}
+
 /// Consecutive ids of the guest and what they are on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -106,8 +115,8 @@ impl Kind {
         }
     }
 
-    /// The command that serves `dir` on `socket`, without options.
-    pub fn command(self, dir: &Path, socket: &Path) -> Command {
+    /// The command that serves `dir` on `socket`, without options but what the frontend needs.
+    pub fn command(self, frontend: Frontend, dir: &Path, socket: &Path) -> Command {
         let mut command = Command::new(self.program());
         match self {
             Self::CVirtiofsd => {
@@ -118,7 +127,11 @@ impl Kind {
                 command.arg("--shared-dir").arg(dir).arg("--socket-path").arg(socket);
             }
             _ => {
-                command.arg("virtiofs").arg("--shared-dir").arg(dir).arg("--socket-path").arg(socket);
+                command.args(match frontend {
+                    Frontend::Virtiofs => &["virtiofs"][..],
+                    Frontend::P9 => &["9p", "--tag=share"],
+                });
+                command.arg("--shared-dir").arg(dir).arg("--socket-path").arg(socket);
             }
         }
         command.args(self.identity());

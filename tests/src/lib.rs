@@ -21,6 +21,7 @@ pub mod host;
 pub mod kind;
 pub mod memory;
 pub mod mounts;
+pub mod p9;
 pub mod peers;
 pub mod proxy;
 pub mod ring;
@@ -75,6 +76,15 @@ macro_rules! each {
             $(#[$meta])*
             fn $name(on: Kind) {
                 let $share = &on.serve();
+                $body
+            }
+        }
+    };
+    ($($test:ident $kind:ident),*; $(#[$meta:meta])* fn $name:ident($share:ident: &Share9p) $body:block) => {
+        $crate::each! { $($test $kind),*;
+            $(#[$meta])*
+            fn $name(on: Kind) {
+                let $share = &on.setup().serve_9p();
                 $body
             }
         }

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 
 use crate::fuse::{LINUX, Link, Process};
 use crate::host::{Host, names};
-use crate::kind::Kind;
+use crate::kind::{Frontend, Kind};
+use crate::p9::Client;
 use crate::vmm::{Machine, Vmm};
 
 /// Where a real file system is.
@@ -40,6 +41,7 @@ pub enum Cache {
 #[derive(Clone, Debug)]
 pub struct Setup {
     kind: Kind,
+    frontend: Frontend,
     machine: Machine,
     place: &'static str,
     offer: InitFlags,
@@ -60,6 +62,7 @@ impl Setup {
     pub fn new(kind: Kind) -> Self {
         Self {
             kind,
+            frontend: Frontend::Virtiofs,
             machine: Machine::default(),
             place: DISK,
             offer: LINUX,
@@ -74,6 +77,12 @@ impl Setup {
             under: Vec::new(),
             args: Vec::new(),
         }
+    }
+
+    /// Served as a virtio-9p device.
+    pub fn p9(mut self) -> Self {
+        self.frontend = Frontend::P9;
+        self.machine(|m| m.request_queues = 0)
     }
 
     /// Another VMM or driver.
@@ -178,12 +187,20 @@ impl Setup {
         Share { guest: Some(guest), host, server, setup: self }
     }
 
+    /// Starts the server and mounts the share over 9P.
+    pub fn serve_9p(self) -> Share9p {
+        let setup = self.p9();
+        let server = setup.start();
+        let guest = Client::mount(Vmm::connect(server.connect(), &setup.machine));
+        Share9p { host: Host::new(server.dir(), setup.kind), guest, server }
+    }
+
     /// Starts the server.
     pub fn start(&self) -> Server {
         let scratch = Scratch::below(self.place, self.kind, self.public);
         let (dir, socket) = (scratch.path("share"), scratch.path("socket"));
         (self.plant)(&Host::new(dir.clone(), self.kind));
-        let mut command = self.kind.command(&dir, &socket);
+        let mut command = self.kind.command(self.frontend, &dir, &socket);
         command.args(self.options()).args(&self.args);
         if let Some((program, words)) = self.under.split_first() {
             let inner = std::mem::replace(&mut command, Command::new(program));
@@ -196,6 +213,10 @@ impl Setup {
     fn options(&self) -> Vec<&'static str> {
         if self.plain {
             return vec![];
+        }
+        if self.frontend == Frontend::P9 {
+            let table = [(true, "--xattr"), (self.posix_acl, "--posix-acl"), (self.readonly, "--readonly")];
+            return table.iter().filter(|row| row.0).map(|row| row.1).collect();
         }
         let c = self.kind == Kind::CVirtiofsd;
         let killpriv = !self.kind.is_postern() && self.offer.contains(InitFlags::HANDLE_KILLPRIV_V2);
@@ -333,6 +354,23 @@ impl Deref for Share {
 
     fn deref(&self) -> &Process {
         self.guest.as_ref().expect("mounted")
+    }
+}
+
+/// A share that is served over 9P, and a guest that has mounted it.
+pub struct Share9p {
+    /// The share as the host sees it.
+    pub host: Host,
+    /// Who serves it.
+    pub server: Server,
+    guest: Client,
+}
+
+impl Deref for Share9p {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.guest
     }
 }
 

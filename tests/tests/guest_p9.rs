@@ -1,0 +1,88 @@
+//! A real guest mounts a share over 9P, by vhost-user, in QEMU 11.1: the driver's way of doing things, at the smallest
+//! and the largest size of a message it can have, and as the three users that it attaches.
+
+use std::path::Path;
+
+use postern_tests::guest::{Guest, Kernel};
+use postern_tests::kind::Kind;
+
+/// Mounts the share at /s with these options.
+fn mount(guest: &mut Guest, options: &str) {
+    guest.ok(&format!("mkdir -p /s; mount -t 9p -o trans=virtio,version=9p2000.L,{options} share /s"));
+}
+
+// mount(8), v9fs: "msize=n  the number of bytes to use for 9p packet payload"; "cache=mode"
+#[test]
+fn a_share_is_used_over_9p_at_every_size_of_message() {
+    let server = Kind::Mapped.setup().p9().start();
+    let mut guest = Guest::boot(Kernel::V6_12P9, Kind::Mapped, &[("share", &server)]);
+    for (round, options) in
+        ["msize=4096", "msize=512000", "msize=131072,cache=mmap", "msize=512000,cache=loose"].iter().enumerate()
+    {
+        mount(&mut guest, options);
+        let report = guest.ok(&format!("mkdir /s/{round}; cd /s/{round}\n{WORK}\ncd /; umount /s"));
+        assert_eq!(report, PRINTS, "{options}");
+        let dir = server.dir().join(round.to_string());
+        assert_eq!(std::fs::metadata(dir.join("big")).unwrap().len(), 3_000_000, "{options}");
+        assert_eq!(std::fs::read(dir.join("sub/moved")).unwrap(), b"hello\nmore\n", "{options}");
+    }
+    assert!(guest.power_off().success());
+}
+
+/// What programs do: content, names, attributes, links, many files, and the end of a file that is still open.
+const WORK: &str = r#"
+echo hello >f; echo more >>f; cat f; stat -c '%F %a %u:%g %s' f
+dd if=/dev/urandom of=/tmp/big bs=1000 count=3000 2>/dev/null; cp /tmp/big big; cmp big /tmp/big
+chmod 640 f; chown 1000:1001 f; touch -d @1000000 f; stat -c '%a %u:%g %Y' f
+ln -s f soft; readlink soft; ln f hard; stat -c %h hard; mkfifo pipe; stat -c %F pipe
+mkdir sub; mv hard sub/moved; rm f; cat soft 2>/dev/null || echo dangling
+for i in $(seq 200); do : >sub/$i; done; ls sub | wc -l; rm sub/[0-9]*; ls sub
+setfattr -n user.color -v blue sub/moved; getfattr --only-values -n user.color sub/moved; echo
+exec 3<>gone; rm gone; echo alive >&3; exec 3>&-
+truncate -s 5 short; stat -c %s short; rm short; sync; rmdir sub 2>/dev/null || echo full
+df . | tail -n 1 | tr -s ' ' | cut -d' ' -f1
+"#;
+
+const PRINTS: &str = "hello\nmore\nregular file 644 0:0 11\n640 1000:1001 1000000\nf\n2\nfifo\ndangling\n201\nmoved\nblue\n5\nfull\nshare\n";
+
+// mount(8), v9fs: "access=<mode>  user: a user must be authenticated ...; <uid>: allows only user with uid=<uid>; any:
+// does single attach and performs all operations as one user; client: ACL based access check on the 9p client side"
+#[test]
+fn users_have_the_rights_that_the_access_mode_gives_them() {
+    let server = Kind::Mapped.setup().p9().posix_acl().start();
+    let mut guest = Guest::boot(Kernel::V6_12P9, Kind::Mapped, &[("share", &server)]);
+    mount(&mut guest, "access=user");
+    guest.ok("cd /s; echo s >private; chown alice private; chmod 600 private; echo s >group; chgrp staff group; chmod 640 group; cd /; umount /s");
+    for (mode, expected) in MATRIX {
+        mount(&mut guest, &format!("access={mode},posixacl"));
+        let report: String =
+            ["root", "alice", "bob"].map(|user| guest.run(&format!("su {user} -c '{TRY}'")).text).concat();
+        guest.ok("umount /s");
+        std::fs::read_dir(server.dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| made(path))
+            .for_each(|path| std::fs::remove_file(path).unwrap());
+        assert_eq!(report, *expected, "access={mode}");
+    }
+    assert!(guest.power_off().success());
+}
+
+fn made(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"made."))
+}
+
+const TRY: &str = r#"cd /s
+try() { "$@" >/dev/null 2>&1 && echo -n " yes" || echo -n " no"; }
+echo -n $(id -un)
+for f in private group; do try cat $f; try sh -c "echo s >>$f"; done
+(: >made.$(id -un)) 2>/dev/null && echo "" $(stat -c %u:%g made.$(id -un)) || echo"#;
+
+/// Who may read and write `private` (of alice alone) and `group` (of root; staff, and so alice, may read), and whose it
+/// is what he makes.
+const MATRIX: &[(&str, &str)] = &[
+    ("user", "root yes yes yes yes 0:0\nalice yes yes yes no 1000:1000\nbob no no no no 1001:1001\n"),
+    ("client", "root yes yes yes yes 0:0\nalice yes yes yes no 1000:1000\nbob no no no no 1001:1001\n"),
+    ("any", "root yes yes yes yes 0:0\nalice yes yes yes no 0:1000\nbob no no no no 0:1001\n"),
+    ("1000", "root no no no no\nalice yes yes yes no 0:1000\nbob no no no no\n"),
+];
