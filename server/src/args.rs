@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 use postern_policy::fatal::Fatal;
 use postern_policy::sandbox::seccomp;
@@ -66,12 +66,9 @@ pub struct Virtiofs {
 /// Everything `postern-server 9p` can be told.
 #[derive(Args, Debug)]
 pub struct P9 {
-    /// Where the VMM comes from
+    /// Where guests come from
     #[command(flatten)]
-    pub socket: SocketArgs,
-    /// What the VMM finds
-    #[command(flatten)]
-    pub device: P9DeviceArgs,
+    pub way: P9WayArgs,
     /// Which directory
     #[command(flatten)]
     pub share: ShareArgs,
@@ -137,17 +134,48 @@ pub struct DeviceArgs {
     pub num_request_queues: u16,
 }
 
-/// What the VMM finds: a device with one queue.
+/// Where guests come from: by a VMM, or on a stream.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "The device")]
-pub struct P9DeviceArgs {
-    /// End when the VMM disconnects, instead of waiting for the next
-    #[arg(long)]
-    pub once: bool,
+#[command(next_help_heading = "The way to the guest", group = ArgGroup::new("way").required(true))]
+pub struct P9WayArgs {
+    /// Be a vhost-user device: listen there for a VMM (QEMU: -chardev socket,path=PATH)
+    #[arg(long, value_name = "PATH", group = "way", requires = "tag")]
+    pub socket_path: Option<PathBuf>,
+    /// Be a vhost-user device: take VMMs from this descriptor, a listening or a connected Unix stream socket
+    #[arg(long, value_name = "N", group = "way", requires = "tag", conflicts_with_all = ["socket_user", "socket_group"])]
+    pub fd: Option<RawFd>,
+    /// Listen there for clients that speak 9P on a stream (`mount -t 9p -o trans=unix PATH DIR`)
+    #[arg(long, value_name = "unix:PATH", group = "way", value_parser = unix_path)]
+    pub listen: Option<PathBuf>,
+    /// Serve the client at the other end of this connected stream socket
+    #[arg(long, value_name = "N", group = "way", conflicts_with_all = ["socket_user", "socket_group"])]
+    pub stream_fd: Option<RawFd>,
+    /// Serve the client at the standard input and output
+    #[arg(long, group = "way", conflicts_with_all = ["socket_user", "socket_group"])]
+    pub stdio: bool,
+    /// This user may connect to --socket-path or --listen
+    #[arg(long, value_name = "USER")]
+    pub socket_user: Option<String>,
+    /// Members of this group may connect to --socket-path or --listen
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<String>,
     /// The tag by which the guest finds the device
-    #[arg(long, value_name = "TAG", value_parser = p9_tag)]
-    pub tag: String,
+    #[arg(long, value_name = "TAG", value_parser = p9_tag, conflicts_with_all = STREAMS)]
+    pub tag: Option<String>,
+    /// End when the VMM disconnects, instead of waiting for the next
+    #[arg(long, conflicts_with_all = STREAMS)]
+    pub once: bool,
+    /// Clients served at once by --listen; others wait
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=QUEUES_MAX),
+        conflicts_with_all = ["socket_path", "fd", "stream_fd", "stdio"])]
+    pub clients: u16,
+    /// A client on a stream is a guest's kernel, or as good: it may act as any user of the share
+    #[arg(long, conflicts_with_all = ["socket_path", "fd", "poll_us"])]
+    pub trust_client: bool,
 }
+
+/// Ways without a VMM.
+const STREAMS: [&str; 3] = ["listen", "stream_fd", "stdio"];
 
 /// Which directory is shared and how: told to the helper, or known to it already.
 #[derive(Args, Debug)]
@@ -344,6 +372,24 @@ impl From<MultidevsArg> for Multidevs {
     }
 }
 
+impl P9WayArgs {
+    /// Where VMMs come from.
+    pub fn vmm(&self) -> SocketArgs {
+        let Self { socket_path, fd, socket_user, socket_group, .. } = self;
+        SocketArgs {
+            socket_path: socket_path.clone(),
+            fd: *fd,
+            socket_user: socket_user.clone(),
+            socket_group: socket_group.clone(),
+        }
+    }
+
+    /// It is a stream, and not a VMM that stands between.
+    pub fn is_stream(&self) -> bool {
+        self.listen.is_some() || self.stream_fd.is_some() || self.stdio
+    }
+}
+
 impl Virtiofs {
     /// What becomes of mounts below the share.
     ///
@@ -396,6 +442,11 @@ fn tag(text: &str) -> Result<String, String> {
 
 fn p9_tag(text: &str) -> Result<String, String> {
     tag_of(text, p9::TAG_MAX)
+}
+
+fn unix_path(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("unix:").filter(|path| !path.is_empty());
+    path.map(PathBuf::from).ok_or_else(|| "must be unix: and a path".into())
 }
 
 fn tag_of(text: &str, most: usize) -> Result<String, String> {

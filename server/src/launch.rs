@@ -1,10 +1,12 @@
 //! The two sockets of the server: where VMMs come from, and where the helper is.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use nix::unistd::{Group, User, chown};
 use postern_ipc::Errno;
@@ -13,7 +15,8 @@ use postern_policy::fatal::{Fatal, Step as _};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::args::{ProcessArgs, ShareArgs, SocketArgs};
+use crate::args::{P9WayArgs, ProcessArgs, ShareArgs, SocketArgs};
+use crate::p9::{Clients, Wires};
 use crate::vhost::Socket;
 
 /// Longest path of a Unix socket, bytes. unix(7)
@@ -41,6 +44,41 @@ pub fn socket(args: &SocketArgs) -> Result<Socket, Fatal> {
     let path =
         args.socket_path.as_deref().ok_or_else(|| Fatal::new("find a socket", "neither --fd nor --socket-path"))?;
     listen(path, args.socket_user.as_deref(), args.socket_group.as_deref()).map(Socket::Listening)
+}
+
+/// Where clients on a stream come from. The helper cannot yet do all as the user who attached, so such a client has to
+/// be trusted to be what it says.
+///
+/// # Errors
+/// Says what is wrong with the path, the descriptor or the trust.
+pub fn clients(args: &P9WayArgs) -> Result<Clients, Fatal> {
+    if !args.trust_client {
+        return Err(Fatal::new("serve 9P on a stream", "whoever is there could act as any user of the share")
+            .hint("say --trust-client if that is a guest's kernel, or may do so"));
+    }
+    if let Some(path) = &args.listen {
+        let (user, group) = (args.socket_user.as_deref(), args.socket_group.as_deref());
+        return listen(path, user, group).map(Clients::Listening);
+    }
+    let wires = args.stream_fd.map_or_else(standard, stream);
+    let step =
+        || args.stream_fd.map_or_else(|| "--stdio".into(), |number| format!("descriptor {number} (--stream-fd)"));
+    wires.map(Clients::Connected).map_err(|errno| Fatal::new(format!("serve 9P on {}", step()), errno))
+}
+
+fn standard() -> Result<Wires, Errno> {
+    let file = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(|fd| Arc::new(File::from(fd)));
+    Ok(Wires { input: file(std::io::stdin().as_fd())?, output: file(std::io::stdout().as_fd())? })
+}
+
+/// # Errors
+/// ENOTSOCK and others, if it is no connected stream socket.
+fn stream(number: RawFd) -> Result<Wires, Errno> {
+    let socket = inherited(number)?;
+    if sockopt::socket_type(&socket)? != SocketType::STREAM || sockopt::socket_acceptconn(&socket)? {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Wires::from(socket))
 }
 
 /// Listens at `path`: for the owner, who may be another user, and for a group if one is given.

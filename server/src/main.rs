@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use postern_ipc::hello::CHANNELS_MAX;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_server::args::{Cli, Frontend, P9, Proxy, Virtiofs};
 use postern_server::start::Start;
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
         Some((args, background)) => serve_proxy(&args, background),
         None => match Cli::parse().frontend {
             Frontend::Virtiofs(args) => serve_virtiofs(&args),
+            Frontend::P9(args) if args.way.is_stream() => serve_stream(&args),
             Frontend::P9(args) => serve_p9(&args),
             Frontend::Proxy(args) => serve_proxy(&args, false),
         },
@@ -43,16 +45,32 @@ fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
 }
 
 fn serve_p9(args: &P9) -> Result<(), Fatal> {
-    let P9 { socket, device, share, guest, threads, process } = args;
+    let P9 { way, share, guest, threads, process } = args;
     let start = Start::new(process)?;
-    let vmms = launch::socket(socket)?;
+    let vmms = launch::socket(&way.vmm())?;
     let pool = threads.thread_pool_size;
     let met = start.meet(share, guest.multidevs.into(), pool.saturating_add(1))?;
     let session = p9::Session::new(Arc::clone(&met.tree), guest.settings());
-    let shown = Arc::new(p9::Device::new(session, &device.tag));
+    let device = Arc::new(p9::Device::new(session, way.tag.as_deref().unwrap_or_default()));
     let poll = Duration::from_micros(threads.poll_us);
-    let transport = met.behind_walls(|| Transport::new(shown, pool.into(), poll).step("start the workers"))?;
-    transport.serve(vmms, device.once).step("wait for a VMM")
+    let transport = met.behind_walls(|| Transport::new(device, pool.into(), poll).step("start the workers"))?;
+    transport.serve(vmms, way.once).step("wait for a VMM")
+}
+
+fn serve_stream(args: &P9) -> Result<(), Fatal> {
+    let P9 { way, share, guest, threads, process } = args;
+    let start = Start::new(process)?;
+    let clients = launch::clients(way)?;
+    let (slots, pool) = (if way.listen.is_some() { way.clients } else { 1 }, threads.thread_pool_size);
+    let channels = pool.saturating_add(1).saturating_mul(slots);
+    if channels > CHANNELS_MAX {
+        let why = format!("{channels} threads would be needed, there are {CHANNELS_MAX} at most");
+        return Err(Fatal::new("serve so many clients (--clients)", why).hint("give each fewer: --thread-pool-size"));
+    }
+    let met = start.meet(share, guest.multidevs.into(), channels)?;
+    let (tree, settings) = (Arc::clone(&met.tree), guest.settings());
+    let new = || p9::Streams::new(&tree, settings, slots.into(), pool.into()).step("start the threads");
+    met.behind_walls(new)?.serve(clients).step("wait for a client")
 }
 
 /// QEMU asks one thing at a time, and removes the socket's path when it connects: there is one thread, and one QEMU.

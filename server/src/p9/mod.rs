@@ -1,16 +1,23 @@
-//! 9P2000.L, as a Linux guest speaks it over virtio: decode once, call the file system, encode once.
+//! 9P2000.L, as a Linux guest speaks it over virtio or on a stream: decode once, call the file system, encode once.
 
 mod carrier;
 mod convert;
 mod device;
+mod exchange;
 mod fid;
 mod flight;
+mod jobs;
 mod listing;
 pub mod message;
 mod op;
 mod session;
+mod stream;
 pub mod wire;
 mod xattr;
 
+#[cfg(test)]
+mod tests;
+
 pub use device::{Device, TAG_MAX};
 pub use session::{MSIZE_MAX, MSIZE_MIN, Session, Settings};
+pub use stream::{Clients, Streams, Wires};

@@ -103,6 +103,11 @@ impl<F: Fs> Session<F> {
         self.fids.clear();
     }
 
+    /// Most bytes of a message; 0 before Tversion.
+    pub(super) fn msize(&self) -> u32 {
+        self.msize.load(Ordering::Acquire)
+    }
+
     pub(super) fn version(&self, asked: &Tversion<'_>) -> Result<Rversion<'static>> {
         self.reset();
         let msize = asked.msize.min(self.settings.msize);
@@ -119,7 +124,7 @@ impl<F: Fs> Session<F> {
 
     /// Most bytes of content in an answer whose content begins at `start`.
     pub(super) fn room(&self, call: &Call<'_>, start: usize) -> usize {
-        let msize = usize::try_from(self.msize.load(Ordering::Acquire)).unwrap_or(usize::MAX);
+        let msize = usize::try_from(self.msize()).unwrap_or(usize::MAX);
         call.carrier.capacity().min(msize).saturating_sub(start)
     }
 
@@ -147,7 +152,7 @@ impl<F: Fs> Session<F> {
     }
 
     fn act(&self, call: &mut Call<'_>) -> Result<usize> {
-        let msize = self.msize.load(Ordering::Acquire);
+        let msize = self.msize();
         match call.header.kind {
             Tversion::NUMBER => {}
             _ if msize == 0 => return Err(Errno::ENOTCONN),

@@ -40,4 +40,5 @@ mod tests;
 pub use device::{Device, Outcome, Place};
 pub use memory::{GuestIovecs, preadv2, pwritev2};
 pub use request::{Fault, Request};
+pub(crate) use transport::accept;
 pub use transport::{Socket, Transport};

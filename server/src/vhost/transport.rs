@@ -133,7 +133,8 @@ impl Transport {
     }
 }
 
-fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
+/// Waits for the next connection, and for descriptors where they are short.
+pub(crate) fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
     let mut told = false;
     loop {
         let error = match listener.accept() {
@@ -144,7 +145,7 @@ fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
             Errno::EINTR | Errno::EAGAIN => {}
             Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
                 if !std::mem::replace(&mut told, true) {
-                    log::warn!("cannot accept a VMM yet: {error}");
+                    log::warn!("cannot accept a connection yet: {error}");
                 }
                 thread::sleep(PAUSE);
             }
