@@ -74,7 +74,7 @@ work! {
     rsync_copies_a_tree_with_its_hard_links: r"
         tar xf busybox.tar
         mv busybox-* a; cp -al a/libbb a/linked; ln -s ../libbb a/linked/symbolic; setfattr -n user.a -v 1 a/Makefile
-        rsync -aHAX a/ b/; touch -d @1000000000 a/Makefile; rm -r a/shell; rsync -aHAX --delete --itemize-changes a/ b/ | sort
+        rsync -aHAX a/ b/; touch -d @1000000000 a/Makefile; rm -r a/shell; touch -d @1500000000 a; rsync -aHAX --delete --itemize-changes a/ b/ | sort
         getfattr -n user.a b/Makefile; rm -r a";
 
     shared_mappings_write_through: r#"

@@ -67,8 +67,8 @@ fn run(args: &Run) -> Result<std::convert::Infallible, Fatal> {
         return Err(Fatal::new(format!("use the tag {tag:?}"), format!("it must have 1 to {TAG_MAX} bytes")));
     }
     let socket = args.socket_path.clone().map_or_else(|| socket_of(&tag), Ok)?;
-    tell(&advice(&dir, &socket, &tag)).step("say what QEMU needs")?;
     let server = beside(SERVER)?;
+    tell(&advice(&dir, &socket, &tag)).step("say what QEMU needs")?;
     let mut command = Command::new(&server);
     command.arg("virtiofs").arg("--shared-dir").arg(&dir).arg("--socket-path").arg(&socket);
     command.args(["--num-request-queues", QUEUES]).args(&args.more);
