@@ -1,7 +1,9 @@
-//! A real guest mounts a share over 9P, by vhost-user, in QEMU 11.1: the driver's way of doing things, at the smallest
-//! and the largest size of a message it can have, and as the three users that it attaches.
+//! A real guest mounts a share over 9P: by vhost-user in QEMU 11.1, at the smallest and the largest size of a message it
+//! can have, and as the three users that it attaches; and on a stream.
 
 use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use postern_tests::guest::{Guest, Kernel};
 use postern_tests::kind::Kind;
@@ -86,3 +88,38 @@ const MATRIX: &[(&str, &str)] = &[
     ("any", "root yes yes yes yes 0:0\nalice yes yes yes no 0:1000\nbob no no no no 0:1001\n"),
     ("1000", "root no no no no\nalice yes yes yes no 0:1000\nbob no no no no\n"),
 ];
+
+// mount(8), v9fs: "trans=fd  used with rfdno, wfdno: use these file descriptors"
+#[test]
+fn a_guest_mounts_a_stream_that_is_a_line_to_the_host() {
+    let place = tempfile::TempDir::new().unwrap();
+    let (share, socket) = (place.path().join("share"), place.path().join("socket"));
+    std::fs::create_dir(&share).unwrap();
+    let spawned = Command::new(Kind::Root.program())
+        .args(["9p", "--trust-client", "--shared-dir"])
+        .arg(&share)
+        .arg(format!("--listen=unix:{}", socket.display()))
+        .spawn();
+    let _server = Server(spawned.unwrap());
+    while !socket.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let line = format!("socket,id=line,path={}", socket.display());
+    let options = ["-chardev", &line, "-serial", "chardev:line"];
+    let mut guest = Guest::boot_with(Kernel::V6_12, Kind::Mapped, &[], &options);
+    guest.ok("mkdir /s; stty -F /dev/ttyS2 raw -echo; exec 9<>/dev/ttyS2
+         mount -t 9p -o trans=fd,rfdno=9,wfdno=9,version=9p2000.L,msize=4096 none /s
+         echo hello >/s/f; mkdir /s/d; mv /s/f /s/d/g; sync; umount /s");
+    assert_eq!(std::fs::read(share.join("d/g")).unwrap(), b"hello\n");
+    assert!(guest.power_off().success());
+}
+
+/// A server that ends with its test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
