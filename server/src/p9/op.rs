@@ -84,9 +84,10 @@ fn version<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tversion<'_>) -> Result<R
     s.version(&t)
 }
 
-/// Nobody proves who he is: the guest's kernel has judged that.
+/// Nobody proves who he is: the guest's kernel has judged that. ENOENT is what diod says where no proof is wanted, and
+/// its clients go on with no other error.
 fn auth<F: Fs>(_: &Session<F>, _: &mut Call<'_>, _: Tauth<'_>) -> Result<Rauth> {
-    Err(Errno::EOPNOTSUPP)
+    Err(Errno::ENOENT)
 }
 
 /// There is one tree, the share; a name for it may be left out.

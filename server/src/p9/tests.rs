@@ -133,5 +133,5 @@ fn an_error_in_a_request_is_answered() {
     let mut client = mounted(1);
     assert_eq!(ask(&mut client, &Twrite { fid: 0, offset: 0, count: 9 }, b"short"), Err(22));
     assert_eq!(ask(&mut client, &Tread { fid: 0, offset: 0, count: u32::MAX }, &[]), Err(9));
-    assert_eq!(ask(&mut client, &Tauth { afid: 1, uname: Text(b""), aname: Text(b""), n_uname: 0 }, &[]), Err(95));
+    assert_eq!(ask(&mut client, &Tauth { afid: 1, uname: Text(b""), aname: Text(b""), n_uname: 0 }, &[]), Err(2));
 }
