@@ -18,6 +18,7 @@
 pub mod fuse;
 pub mod guest;
 pub mod host;
+pub mod hostile;
 pub mod kind;
 pub mod memory;
 pub mod mounts;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postern_server::fuse::abi::*;
 use postern_tests::fuse::{Caller, LINUX, PATIENCE};
+use postern_tests::hostile::bad_names;
 use postern_tests::prelude::*;
 use postern_tests::ring::{DATA_MAX, Piece};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
@@ -16,26 +17,6 @@ const WRITE: u16 = VRING_DESC_F_WRITE as u16;
 const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 /// How long to wait for what need not come.
 const A_MOMENT: Duration = Duration::from_millis(100);
-
-/// Names that are no names.
-fn bad_names() -> Vec<Vec<u8>> {
-    let bad: [&[u8]; 12] = [
-        b"",
-        b".",
-        b"..",
-        b"/",
-        b"a/b",
-        b"d/f",
-        b"/etc/passwd",
-        b"../outside/canary",
-        b"../outside/new",
-        b"f/..",
-        b"f\0",
-        b"f\0g",
-    ];
-    let long = [256, 4096, 65_000].map(|len| vec![b'n'; len]);
-    bad.into_iter().map(<[u8]>::to_vec).chain(long).collect()
-}
 
 /// A share with a file `f`, a directory `d` with a file, and a symbolic link out of it.
 fn bait(share: &Share) {

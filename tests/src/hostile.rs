@@ -1,0 +1,21 @@
+//! What clients that mean harm send, whatever they speak.
+
+/// Names that are no names: path_resolution(7). Some would lead out of a share, to what is beside it.
+pub fn bad_names() -> Vec<Vec<u8>> {
+    let bad: [&[u8]; 12] = [
+        b"",
+        b".",
+        b"..",
+        b"/",
+        b"a/b",
+        b"d/f",
+        b"/etc/passwd",
+        b"../outside/canary",
+        b"../outside/new",
+        b"f/..",
+        b"f\0",
+        b"f\0g",
+    ];
+    let long = [256, 4096, 65_000].map(|len| vec![b'n'; len]);
+    bad.into_iter().map(<[u8]>::to_vec).chain(long).collect()
+}
