@@ -9,7 +9,8 @@ use log::LevelFilter;
 use postern_policy::fatal::Fatal;
 use postern_policy::sandbox::seccomp;
 
-use crate::fs::Multidevs;
+use crate::fs::tree;
+use crate::fs::{Multidevs, Writeout};
 use crate::fuse::{Cache, Settings};
 use crate::p9;
 
@@ -240,6 +241,9 @@ pub struct GuestArgs {
     /// The guest may collect writes
     #[arg(long)]
     pub writeback: bool,
+    /// What the guest writes is on its way to the disk before the write returns
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub writeout: Option<WriteoutArg>,
     /// The guest reads directories by names only
     #[arg(long)]
     pub no_readdirplus: bool,
@@ -274,6 +278,9 @@ pub struct P9GuestArgs {
     /// Mounts below the share
     #[arg(long, value_enum, default_value_t)]
     pub multidevs: MultidevsArg,
+    /// What the guest writes is on its way to the disk before the write returns
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub writeout: Option<WriteoutArg>,
     /// Extended attributes
     #[arg(long)]
     pub xattr: bool,
@@ -283,6 +290,11 @@ pub struct P9GuestArgs {
 }
 
 impl P9GuestArgs {
+    /// How the share is shown and written.
+    pub fn tree(&self) -> tree::Settings {
+        tree::Settings { multidevs: self.multidevs.into(), writeout: self.writeout.into() }
+    }
+
     /// As the frontend takes them.
     pub fn settings(&self) -> p9::Settings {
         p9::Settings { msize: self.msize_max, xattr: self.xattr || self.posix_acl, posix_acl: self.posix_acl }
@@ -372,6 +384,22 @@ impl From<MultidevsArg> for Multidevs {
     }
 }
 
+/// `--writeout`, as QEMU has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum WriteoutArg {
+    /// At once
+    Immediate,
+}
+
+impl From<Option<WriteoutArg>> for Writeout {
+    fn from(arg: Option<WriteoutArg>) -> Self {
+        match arg {
+            Some(WriteoutArg::Immediate) => Self::Immediate,
+            None => Self::Later,
+        }
+    }
+}
+
 impl P9WayArgs {
     /// Where VMMs come from.
     pub fn vmm(&self) -> SocketArgs {
@@ -390,12 +418,23 @@ impl P9WayArgs {
     }
 }
 
+impl Proxy {
+    /// How the share is shown; QEMU writes itself.
+    pub fn tree(&self) -> tree::Settings {
+        tree::Settings { multidevs: self.multidevs.into(), ..tree::Settings::default() }
+    }
+}
+
 impl Virtiofs {
-    /// What becomes of mounts below the share.
+    /// How the share is shown and written.
     ///
     /// # Errors
-    /// If they are to be both announced and no file systems of their own.
-    pub fn multidevs(&self) -> Result<Multidevs, Fatal> {
+    /// If mounts below it are to be both announced and no file systems of their own.
+    pub fn tree(&self) -> Result<tree::Settings, Fatal> {
+        Ok(tree::Settings { multidevs: self.multidevs()?, writeout: self.guest.writeout.into() })
+    }
+
+    fn multidevs(&self) -> Result<Multidevs, Fatal> {
         match self.multidevs {
             Some(MultidevsArg::Remap | MultidevsArg::Warn) if self.guest.announce_submounts => {
                 Err(Fatal::new("make mounts directories like others (--multidevs)", "they are to be announced, too")

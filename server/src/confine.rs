@@ -154,6 +154,8 @@ const CALLS: &[Call] = &[
     Call::at(libc::SYS_pwritev2, "WRITE from guest memory"),
     Call::at(libc::SYS_fsync, "FSYNC"),
     Call::at(libc::SYS_fdatasync, "FSYNC of the data"),
+    Call::at(libc::SYS_sync_file_range, "WRITE with --writeout=immediate")
+        .eq(3, libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE),
     Call::at(libc::SYS_fallocate, "FALLOCATE"),
     Call::at(libc::SYS_copy_file_range, "COPY_FILE_RANGE").descriptor(2),
     Call::at(libc::SYS_close, "a descriptor is done with"),

@@ -36,7 +36,7 @@ fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
     let start = Start::new(process)?;
     let vmms = launch::socket(socket)?;
     let (queues, pool) = (device.num_request_queues, threads.thread_pool_size);
-    let met = start.meet(share, args.multidevs()?, queues.saturating_add(pool))?;
+    let met = start.meet(share, args.tree()?, queues.saturating_add(pool))?;
     let session = fuse::Session::new(Arc::clone(&met.tree), args.settings(), queues, device.tag.as_deref());
     let poll = Duration::from_micros(threads.poll_us);
     let transport =
@@ -49,7 +49,7 @@ fn serve_p9(args: &P9) -> Result<(), Fatal> {
     let start = Start::new(process)?;
     let vmms = launch::socket(&way.vmm())?;
     let pool = threads.thread_pool_size;
-    let met = start.meet(share, guest.multidevs.into(), pool.saturating_add(1))?;
+    let met = start.meet(share, guest.tree(), pool.saturating_add(1))?;
     let session = p9::Session::new(Arc::clone(&met.tree), guest.settings());
     let device = Arc::new(p9::Device::new(session, way.tag.as_deref().unwrap_or_default()));
     let poll = Duration::from_micros(threads.poll_us);
@@ -67,7 +67,7 @@ fn serve_stream(args: &P9) -> Result<(), Fatal> {
         let why = format!("{channels} threads would be needed, there are {CHANNELS_MAX} at most");
         return Err(Fatal::new("serve so many clients (--clients)", why).hint("give each fewer: --thread-pool-size"));
     }
-    let met = start.meet(share, guest.multidevs.into(), channels)?;
+    let met = start.meet(share, guest.tree(), channels)?;
     let (tree, settings) = (Arc::clone(&met.tree), guest.settings());
     let new = || p9::Streams::new(&tree, settings, slots.into(), pool.into()).step("start the threads");
     met.behind_walls(new)?.serve(clients).step("wait for a client")
@@ -81,7 +81,7 @@ fn serve_proxy(args: &Proxy, background: bool) -> Result<(), Fatal> {
     if background {
         dropin::background(share.shared_dir.as_deref())?;
     }
-    let met = start.meet(share, args.multidevs.into(), 1)?;
+    let met = start.meet(share, args.tree(), 1)?;
     let tree = Arc::clone(&met.tree);
     met.behind_walls(|| Ok(()))?;
     let qemu = qemus.accept().step("wait for QEMU")?;

@@ -12,8 +12,7 @@ use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::journal;
 
 use crate::args::{ProcessArgs, ShareArgs};
-use crate::fs::Multidevs;
-use crate::fs::tree::{Share, Tree};
+use crate::fs::tree::{Settings, Share, Tree};
 use crate::fs::walk::Walker;
 use crate::{confine, heap, launch};
 
@@ -48,11 +47,11 @@ impl<'a> Start<'a> {
         Ok(Self { process, user: confine::user(&process.user)? })
     }
 
-    /// Becomes another user, and meets the helper, for so many channels; `multidevs` is how mounts below the share look.
+    /// Becomes another user, and meets the helper, for so many channels.
     ///
     /// # Errors
     /// Says what is wrong with the helper or the share.
-    pub fn meet(self, share: &ShareArgs, multidevs: Multidevs, channels: u16) -> std::result::Result<Met<'a>, Fatal> {
+    pub fn meet(self, share: &ShareArgs, settings: Settings, channels: u16) -> std::result::Result<Met<'a>, Fatal> {
         let helper = launch::helper(share, self.process)?;
         let descriptors = confine::step_down(self.process, self.user.as_ref())?;
         let (facts, walker) = confine::meet(&helper, channels)?;
@@ -60,7 +59,7 @@ impl<'a> Start<'a> {
         let root = take(&helper).step(step)?;
         let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
         let share = Share { root, links: Arc::clone(&links), walker };
-        let tree = Arc::new(Tree::new(share, descriptors, multidevs).step(step)?);
+        let tree = Arc::new(Tree::new(share, descriptors, settings).step(step)?);
         Ok(Met { process: self.process, helper, links, walker, tree, readonly: facts.readonly })
     }
 }

@@ -175,6 +175,14 @@ impl Host {
         to_host(&self.uids, id).is_none().then_some(id)
     }
 
+    /// Whether some of a file's blocks have no place on the disk yet, because what was written to them waits in the
+    /// page cache. filefrag(8): "delalloc"
+    pub fn waits_for_its_place(&self, path: &str) -> bool {
+        let output = Command::new("filefrag").arg("-v").arg(self.path(path)).output().expect("filefrag");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).contains("delalloc")
+    }
+
     /// Value of an extended attribute.
     pub fn getxattr(&self, path: &str, name: &str) -> Option<Vec<u8>> {
         let mut value = vec![0; 65536];

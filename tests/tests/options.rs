@@ -167,6 +167,21 @@ fn writes_are_not_collected_unless_asked_for(share: &Share) {
     assert_eq!((flags & libc::O_ACCMODE, flags & O_APPEND), (O_WRONLY, O_APPEND));
 }
 
+// postern-server(1): --writeout: "What the guest writes is on its way to the disk before the write returns"
+#[apply(promise)]
+fn what_is_written_goes_to_the_disk_at_once_if_so_asked(on: Kind) {
+    for (args, waits) in [(&[][..], true), (&["--writeout=immediate"], false)] {
+        let share = serve_with(on, args);
+        let file = share.create("f", O_RDWR, 0o644).unwrap();
+        let copy = share.create("copy", O_RDWR, 0o644).unwrap();
+        assert_eq!(share.write(&file, 0, &[b'x'; 65_536]).unwrap(), 65_536);
+        assert_eq!(share.copy_file_range((&file, 0), (&copy, 0), 65_536).unwrap(), 65_536);
+        for name in ["f", "copy"] {
+            assert_eq!(share.host.waits_for_its_place(name), waits, "{name} with {args:?}");
+        }
+    }
+}
+
 // postern-server(1): --no-readdirplus: "The guest reads directories by names only"
 #[apply(promise)]
 fn directories_are_read_by_names_only_if_so_asked(on: Kind) {

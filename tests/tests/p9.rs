@@ -290,6 +290,17 @@ fn a_read_only_share_stays_as_it_is(on: Kind) {
     assert_eq!(share.host.list(""), ["f"]);
 }
 
+// postern-server(1): --writeout: "What the guest writes is on its way to the disk before the write returns"
+#[apply(promise)]
+fn what_is_written_goes_to_the_disk_at_once_if_so_asked(on: Kind) {
+    for (setup, waits) in [(on.setup(), true), (on.setup().arg("--writeout=immediate"), false)] {
+        let share = setup.serve_9p();
+        let file = share.create("", "f", O_RDWR, 0o600).unwrap();
+        assert_eq!(share.write(file, 0, &[b'x'; 65_536]).unwrap(), 65_536);
+        assert_eq!(share.host.waits_for_its_place("f"), waits);
+    }
+}
+
 // flush(5): "The server ... should answer the flush message immediately ... it must respond to the original first"
 #[apply(promise)]
 fn a_flush_is_answered_after_what_it_flushes(share: &Share9p) {

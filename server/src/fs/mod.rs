@@ -11,6 +11,7 @@ pub mod node;
 pub mod synthetic;
 pub mod tree;
 pub mod walk;
+mod writeout;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -22,6 +23,7 @@ use postern_ipc::op::Fsx;
 
 pub use devices::Multidevs;
 pub use flags::open_flags;
+pub use writeout::Writeout;
 
 /// A node of the share as the guest names it: FUSE nodeid. Never given to another node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

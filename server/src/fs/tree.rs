@@ -17,6 +17,7 @@ use super::dir::Raw;
 use super::file::{Files, OpenFile};
 use super::node::{Identity, Nodes, Place};
 use super::walk::{Walk, Walker};
+use super::writeout::Writeout;
 use super::{Detail, Dirent, Entry, Fh, Fs, Handle, Listing, NodeId, Object, Seek, Sink, Source, Space, Spot, Wait};
 
 /// Most directories opened one below the other to find a node again.
@@ -29,6 +30,7 @@ pub struct Tree {
     walk: Walk,
     links: Arc<Links>,
     devices: Devices,
+    writeout: Writeout,
 }
 
 /// What the helper's side gave.
@@ -41,24 +43,33 @@ pub struct Share {
     pub walker: Walker,
 }
 
+/// How the share is shown and written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// What becomes of mounts below it.
+    pub multidevs: Multidevs,
+    /// When what the guest writes goes to the disk.
+    pub writeout: Writeout,
+}
+
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
 
 impl Tree {
-    /// Of a share and what is mounted below it, with `descriptors` in all: half of them for nodes, and as many open files as leave each of them its
+    /// Of a share, with `descriptors` in all: half of them for nodes, and as many open files as leave each of them its
     /// node's descriptor too.
     ///
     /// # Errors
     /// Those of statx(2).
-    pub fn new(share: Share, descriptors: u64, multidevs: Multidevs) -> Result<Self> {
+    pub fn new(share: Share, descriptors: u64, settings: Settings) -> Result<Self> {
         let Share { root, links, walker } = share;
         let walk = Walk::new(Arc::clone(&links), walker);
         let attr = walk.attr(root.as_fd())?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let nodes = Nodes::new(root, &attr, count(descriptors / 2));
         let files = Files::new(count(descriptors.saturating_sub(OTHERS) / 2));
-        let devices = Devices::new(multidevs, &attr);
-        Ok(Self { nodes, files, walk, links, devices })
+        let devices = Devices::new(settings.multidevs, &attr);
+        Ok(Self { nodes, files, walk, links, devices, writeout: settings.writeout })
     }
 
     /// An O_PATH descriptor of a node: the one held, or found again by name from the nearest directory that has one.
@@ -403,16 +414,19 @@ impl Fs for Tree {
 
     fn write(&self, file: Handle, offset: u64, kill_setid: bool, wait: Wait, from: &mut dyn Source) -> Result<usize> {
         let file = self.files.get(file)?;
-        if wait == Wait::Never && file.writes_wait {
+        if wait == Wait::Never && (file.writes_wait || self.writeout == Writeout::Immediate) {
             return Err(Errno::EAGAIN);
         }
-        if file.has_setid() {
-            if !kill_setid {
-                return self.write_keeping(&file, offset, from);
-            }
+        if kill_setid && file.has_setid() {
             file.lost_setid();
         }
-        from.write_to(file.as_fd(), offset)
+        let wrote = if file.has_setid() {
+            self.write_keeping(&file, offset, from)?
+        } else {
+            from.write_to(file.as_fd(), offset)?
+        };
+        self.writeout.after(file.as_fd(), offset, u64::try_from(wrote).map_err(|_| Errno::EIO)?)?;
+        Ok(wrote)
     }
 
     fn fsync(&self, handle: Handle, data_only: bool) -> Result<()> {
@@ -442,15 +456,18 @@ impl Fs for Tree {
 
     fn copy_range(&self, from: Spot, to: Spot, length: u64) -> Result<u64> {
         let (source, target) = (self.files.get(from.file)?, self.files.get(to.file)?);
-        if target.has_setid() {
+        let copied = if target.has_setid() {
             let (a, b) = (self.pin(source.node)?, self.pin(target.node)?);
             let op = op::CopyRange { from_offset: from.offset, to_offset: to.offset, length };
-            return self.links.call(Caller::Root, &op, &[a.as_fd(), b.as_fd()], b"", |copied, [], _| copied);
-        }
-        let (mut from_at, mut to_at) = (from.offset, to.offset);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let copied = rustix::fs::copy_file_range(&*source, Some(&mut from_at), &*target, Some(&mut to_at), length)?;
-        u64::try_from(copied).map_err(|_| Errno::EIO)
+            self.links.call(Caller::Root, &op, &[a.as_fd(), b.as_fd()], b"", |copied, [], _| copied)?
+        } else {
+            let (mut from_at, mut to_at) = (from.offset, to.offset);
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            let copied = rustix::fs::copy_file_range(&*source, Some(&mut from_at), &*target, Some(&mut to_at), length)?;
+            u64::try_from(copied).map_err(|_| Errno::EIO)?
+        };
+        self.writeout.after(target.as_fd(), to.offset, copied)?;
+        Ok(copied)
     }
 
     fn opendir(&self, node: NodeId) -> Result<Fh> {
