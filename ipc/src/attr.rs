@@ -81,6 +81,8 @@ pub struct Attr {
     pub btime: Option<Time>,
     /// It is the root of a mount: a submount of the share, or the share itself.
     pub mount_root: bool,
+    /// It is an automount trigger: going below it may wait for who mounts there.
+    pub automount: bool,
 }
 
 /// `STATX_MNT_ID_UNIQUE` of linux/stat.h, Linux 6.8; a kernel that does not know it ignores it.
@@ -101,6 +103,15 @@ impl Attr {
     /// Those of statx(2).
     pub fn of_entry(dir: impl AsFd, name: &crate::name::FileName) -> Result<Self> {
         Self::at(dir, name.as_c_str(), AtFlags::empty())
+    }
+
+    /// Of what a relative path leads to; a symlink at its end is not followed. On the way the mount decides: that of a
+    /// share follows none (MOUNT_ATTR_NOSYMFOLLOW).
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub fn of_path(dir: impl AsFd, path: &std::ffi::CStr) -> Result<Self> {
+        Self::at(dir, path, AtFlags::empty())
     }
 
     fn at(dir: impl AsFd, path: &std::ffi::CStr, flags: AtFlags) -> Result<Self> {
@@ -129,6 +140,7 @@ impl Attr {
             ctime: time(&stat.stx_ctime),
             btime: mask.contains(StatxFlags::BTIME).then(|| time(&stat.stx_btime)),
             mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+            automount: stat.stx_attributes.contains(StatxAttributes::AUTOMOUNT),
         })
     }
 

@@ -203,6 +203,52 @@ fn a_path_may_count_its_nul(proxy: &mut Proxy) {
 }
 
 // ioctl_iflags(2): FS_IOC_GETVERSION. virtfs-proxy-helper leaves the upper half as it was on its stack.
+// chroot(2), path_resolution(7): the helper searches what the server's own id may not
+#[apply(behaviour)]
+fn a_path_leads_through_directories_of_any_mode(proxy: &mut Proxy) {
+    let mut path = String::from("/");
+    for (depth, mode) in [0o755, 0o700, 0o755, 0o700, 0o755].into_iter().enumerate() {
+        path += &format!("/d{depth}");
+        assert_eq!(proxy.status(MKDIR, &[D(0), D(0), p(&path), D(mode)]), Ok(0));
+    }
+    let file = format!("{path}/f");
+    create(proxy, &file).write_all(b"below").unwrap();
+    assert_eq!(proxy.stat(&file).unwrap().size, 5);
+    assert_eq!(proxy.stat(&format!("{file}/g")), Err(ENOTDIR));
+    assert_eq!(proxy.stat(&format!("{path}/none/g")), Err(ENOENT));
+    assert_eq!(proxy.stat(&format!("{path}/../../d3/d4/./f")).unwrap().size, 5);
+}
+
+// 9p-proxy.c: answers come in the order of their requests, an opened file's descriptor with the number that says so
+#[apply(behaviour)]
+fn requests_that_come_together_are_answered_one_by_one(proxy: &mut Proxy) {
+    create(proxy, "//f");
+    let lstat = |path| (LSTAT, vec![p(path)]);
+    let requests = [
+        lstat("//f"),
+        lstat("//none"),
+        (OPEN, vec![p("//f"), D(RDWR)]),
+        (OPEN, vec![p("//none"), D(RDWR)]),
+        lstat("//f"),
+    ];
+    let mut bytes = Vec::new();
+    for (kind, args) in &requests {
+        let payload = payload(args);
+        let size = u32::try_from(payload.len()).unwrap();
+        bytes.extend([&kind.to_ne_bytes()[..], &size.to_ne_bytes(), &payload].concat());
+    }
+    let (together, rest) = bytes.split_at(bytes.len() - 5);
+    assert!(proxy.send(together));
+    let first = proxy.answer().unwrap();
+    assert_eq!(proxy.answer(), Err(ENOENT));
+    proxy.opened().unwrap().write_all(b"x").unwrap();
+    assert_eq!(proxy.opened().unwrap_err(), ENOENT);
+    assert!(proxy.send(rest));
+    let last = proxy.answer().unwrap();
+    assert_eq!((first.len(), last.len()), (116, 116));
+    assert_eq!(proxy.host.read("f"), b"x");
+}
+
 #[apply(promise)]
 fn the_generation_is_told_in_64_bits(proxy: &mut Proxy) {
     create(proxy, "//f");

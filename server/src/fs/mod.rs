@@ -190,6 +190,17 @@ pub trait Fs: Send + Sync {
 
     /// Finds a name and takes a reference to its node.
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry>;
+    /// Finds names, each below the one before it: tells each that is there, and takes a reference to its node. The error
+    /// is that of the first that is not.
+    fn walk(&self, from: NodeId, names: &[FileName], found: &mut dyn FnMut(Entry)) -> Result<()> {
+        let mut dir = from;
+        for name in names {
+            let entry = self.lookup(dir, name)?;
+            dir = entry.node;
+            found(entry);
+        }
+        Ok(())
+    }
     /// Gives `count` references back.
     fn forget(&self, node: NodeId, count: u64);
     /// The directory in which a node was last seen, with one more reference to it, and the node's name there. Another

@@ -376,6 +376,7 @@ mod tests {
             ctime: now,
             btime: Some(now),
             mount_root: false,
+            automount: false,
         }
     }
 

@@ -79,6 +79,7 @@ impl Inode {
             ctime: now,
             btime: Some(now),
             mount_root: false,
+            automount: false,
         };
         Self { attr, lookups: 0, opens: 0, body, xattrs: BTreeMap::new() }
     }

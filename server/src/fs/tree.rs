@@ -16,7 +16,7 @@ use super::devices::{Devices, Multidevs};
 use super::dir::Raw;
 use super::file::{Files, OpenFile};
 use super::node::{Identity, Nodes, Place};
-use super::walk::{Walk, Walker};
+use super::walk::{Walk, Walker, Way};
 use super::writeout::Writeout;
 use super::{Detail, Dirent, Entry, Fh, Fs, Handle, Listing, NodeId, Object, Seek, Sink, Source, Space, Spot, Wait};
 
@@ -233,6 +233,22 @@ impl Fs for Tree {
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry> {
         let attr = self.walk.stat(self.pin(parent)?.as_fd(), name)?;
         self.entry(parent, name, attr)
+    }
+
+    fn walk(&self, from: NodeId, names: &[FileName], found: &mut dyn FnMut(Entry)) -> Result<()> {
+        let (mut dir, mut names) = (from, names.iter().peekable());
+        while names.peek().is_some() {
+            let pin = self.pin(dir)?;
+            let mut way = Way::from(pin.as_fd());
+            while let Some(name) = names.peek() {
+                let Some(attr) = self.walk.step(&mut way, name) else { break };
+                let entry = self.entry(dir, name, attr?)?;
+                dir = entry.node;
+                found(entry);
+                names.next();
+            }
+        }
+        Ok(())
     }
 
     fn forget(&self, node: NodeId, count: u64) {

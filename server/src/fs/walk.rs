@@ -3,6 +3,7 @@
 //! The server walks only in an empty root: there an O_PATH descriptor of the share is all it can start from. What its
 //! own id may not search the helper looks up, so nothing depends on the server's rights but speed.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use nix::sys::stat::Mode as NixMode;
 use postern_ipc::attr::Attr;
 use postern_ipc::client::Links;
 use postern_ipc::id::Caller;
-use postern_ipc::name::FileName;
+use postern_ipc::name::{FileName, TARGET_MAX};
 use postern_ipc::op::{Lookup, Readlink, Stat};
 use postern_ipc::{Errno, Result};
 
@@ -22,6 +23,42 @@ pub enum Walker {
     Server,
     /// The helper alone: the server has no empty root.
     Helper,
+}
+
+/// A way down from a directory, one system call for each name: the kernel follows no symbolic link on the share's mount
+/// and never leaves it, so a path is as safe as its names one by one.
+pub struct Way<'a> {
+    from: BorrowedFd<'a>,
+    path: Vec<u8>,
+    /// Nothing below is to be reached by it.
+    ends: bool,
+}
+
+impl<'a> Way<'a> {
+    /// Of no name yet.
+    pub fn from(dir: BorrowedFd<'a>) -> Self {
+        Self { from: dir, path: Vec::new(), ends: false }
+    }
+
+    fn push(&mut self, name: &FileName) {
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend(name.as_bytes());
+    }
+
+    fn reached(&mut self, attr: &Attr) {
+        self.ends = attr.automount || attr.kind() != libc::S_IFDIR;
+    }
+
+    fn fits(&self, name: &FileName) -> bool {
+        self.path.len().saturating_add(name.as_bytes().len()) < TARGET_MAX
+    }
+
+    fn path(&self) -> CString {
+        // Names have no NUL.
+        CString::new(self.path.as_slice()).unwrap_or_default()
+    }
 }
 
 /// Looks names up.
@@ -43,6 +80,25 @@ impl Walk {
     /// ENOENT, ENOTDIR, ENAMETOOLONG, EACCES.
     pub fn stat(&self, dir: BorrowedFd<'_>, name: &FileName) -> Result<Attr> {
         self.look(dir, name, || Attr::of_entry(dir, name), |attr, _| attr)
+    }
+
+    /// What the next name of a way is. `None` if a directory on the way has to be the start of another.
+    ///
+    /// # Errors
+    /// As [`Self::stat`].
+    pub fn step(&self, way: &mut Way<'_>, name: &FileName) -> Option<Result<Attr>> {
+        if way.path.is_empty() {
+            way.push(name);
+            return Some(self.stat(way.from, name).inspect(|attr| way.reached(attr)));
+        }
+        if self.walker == Walker::Helper || way.ends || !way.fits(name) {
+            return None;
+        }
+        way.push(name);
+        match Attr::of_path(way.from, &way.path()) {
+            Err(Errno::EACCES) => None,
+            looked => Some(looked.inspect(|attr| way.reached(attr))),
+        }
     }
 
     /// An O_PATH descriptor of a name in `dir`, and what it is.

@@ -92,7 +92,7 @@ fn open<F: Fs>(fs: &F, args: &mut Reader<'_>) -> Result<OwnedFd> {
     args.end()?;
     let spot = Spot::find(fs, path)?;
     let node = spot.node();
-    let is_dir = fs.getattr(node, None)?.kind() == libc::S_IFDIR;
+    let is_dir = spot.attr()?.kind() == libc::S_IFDIR;
     let (fh, object) = match flags.contains(OpenFlags::WRITE) {
         true if is_dir => return Err(Errno::EISDIR),
         false if is_dir => (fs.opendir(node)?, Object::Dir),
@@ -145,7 +145,7 @@ fn link<F: Fs>(fs: &F, args: &mut Reader<'_>) -> Result<Reply> {
 }
 
 fn lstat<F: Fs>(fs: &F, args: &mut Reader<'_>) -> Result<Reply> {
-    fs.getattr(last(fs, args)?.node(), None).map(Reply::Attr)
+    last(fs, args)?.attr().map(Reply::Attr)
 }
 
 /// As much of the target as there is room for. readlink(2)

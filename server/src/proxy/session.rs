@@ -1,8 +1,10 @@
 //! A connection: a request, its answer, the next request.
+//!
+//! QEMU waits for each answer. Of requests that come together all the same, the answers are sent together.
 
 use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use postern_ipc::{Errno, Result};
@@ -12,29 +14,40 @@ use super::op::{Answer, dispatch};
 use super::wire::{self, HEADER, PAYLOAD_MAX};
 use crate::fs::Fs;
 
+/// Bytes of answers that wait for company at most.
+const WAITING_MAX: usize = 64 * 1024;
+
 /// Serves QEMU until it goes. Every request is answered before the connection ends, whatever becomes of the helper.
 ///
 /// # Errors
 /// Says why the connection was ended from here.
 pub fn serve<F: Fs>(fs: &F, mut qemu: UnixStream) -> std::result::Result<(), &'static str> {
-    let mut payload = vec![0; PAYLOAD_MAX];
-    let mut header = [0; HEADER];
-    // An end between two messages is QEMU's; nobody is left to be told of another.
-    while qemu.read_exact(&mut header).is_ok() {
-        let [k0, k1, k2, k3, s0, s1, s2, s3] = header;
-        let size = usize::try_from(u32::from_ne_bytes([s0, s1, s2, s3])).unwrap_or(usize::MAX);
-        let Some(payload) = payload.get_mut(..size) else { return Err("a request is longer than 64 KiB") };
-        if qemu.read_exact(payload).is_err() {
-            return Err("a request is shorter than it says");
-        }
+    let (mut requests, mut answers) = (Requests::new(), Vec::new());
+    loop {
+        let Some((kind, payload)) = requests.next()? else {
+            if send(&qemu, &mut answers).is_err() || !requests.receive(&mut qemu)? {
+                return Ok(());
+            }
+            continue;
+        };
         let began = std::time::Instant::now();
-        let (name, answer) = dispatch(fs, u32::from_ne_bytes([k0, k1, k2, k3]), payload);
+        let (name, answer) = dispatch(fs, kind, payload);
         log::debug!("{name} -> {} {}us", outcome(&answer), began.elapsed().as_micros());
-        if send(&qemu, answer).is_err() {
-            break;
+        let sent = match answer {
+            Answer::Message(answer) => {
+                answers.extend(wire::message(answer));
+                Ok(())
+            }
+            Answer::Open(Err(errno)) => {
+                answers.extend(wire::opened(Some(errno)));
+                Ok(())
+            }
+            Answer::Open(Ok(file)) => give(&qemu, &mut answers, &file),
+        };
+        if sent.is_err() || (answers.len() > WAITING_MAX && send(&qemu, &mut answers).is_err()) {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 fn outcome(answer: &Answer) -> String {
@@ -44,22 +57,69 @@ fn outcome(answer: &Answer) -> String {
     }
 }
 
-fn send(qemu: &UnixStream, answer: Answer) -> Result<()> {
-    match answer {
-        Answer::Message(answer) => send_all(qemu, &wire::message(answer)),
-        Answer::Open(Err(errno)) => send_all(qemu, &wire::opened(Some(errno))),
-        Answer::Open(Ok(file)) => match send_with(qemu, &wire::opened(None), &[file.as_fd()]) {
-            // Too many descriptors are in flight: QEMU lives on without this one.
-            Err(Errno::ETOOMANYREFS) => send_all(qemu, &wire::opened(Some(Errno::ENFILE))),
-            sent => sent.map(drop),
-        },
+/// What has come and was not taken yet.
+struct Requests {
+    bytes: Vec<u8>,
+    /// Where what was not taken begins, and where it ends.
+    from: usize,
+    to: usize,
+}
+
+impl Requests {
+    fn new() -> Self {
+        Self { bytes: vec![0; HEADER.saturating_add(PAYLOAD_MAX)], from: 0, to: 0 }
+    }
+
+    /// The next one, if all of it has come: its type and payload.
+    fn next(&mut self) -> std::result::Result<Option<(u32, &[u8])>, &'static str> {
+        let come = self.bytes.get(self.from..self.to).unwrap_or_default();
+        let Some((header, rest)) = come.split_first_chunk() else { return Ok(None) };
+        let [k0, k1, k2, k3, s0, s1, s2, s3]: [u8; HEADER] = *header;
+        let size = usize::try_from(u32::from_ne_bytes([s0, s1, s2, s3])).unwrap_or(usize::MAX);
+        if size > PAYLOAD_MAX {
+            return Err("a request is longer than 64 KiB");
+        }
+        let Some(payload) = rest.get(..size) else { return Ok(None) };
+        self.from = self.from.saturating_add(HEADER).saturating_add(size);
+        Ok(Some((u32::from_ne_bytes([k0, k1, k2, k3]), payload)))
+    }
+
+    /// Waits for more; `false` if QEMU is gone. An end between two messages is its right, and nobody is left to be told
+    /// of another.
+    fn receive(&mut self, qemu: &mut UnixStream) -> std::result::Result<bool, &'static str> {
+        self.bytes.copy_within(self.from..self.to, 0);
+        self.to = self.to.saturating_sub(self.from);
+        self.from = 0;
+        let room = self.bytes.get_mut(self.to..).unwrap_or_default();
+        let come = loop {
+            match qemu.read(room) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                come => break come.unwrap_or(0),
+            }
+        };
+        self.to = self.to.saturating_add(come);
+        if come == 0 && self.to > 0 { Err("a request is shorter than it says") } else { Ok(come > 0) }
     }
 }
 
-fn send_all(qemu: &UnixStream, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        let sent = send_with(qemu, bytes, &[])?;
-        bytes = bytes.get(sent..).unwrap_or_default();
+/// Sends what waits to be sent.
+fn send(qemu: &UnixStream, answers: &mut Vec<u8>) -> Result<()> {
+    let mut left = answers.as_slice();
+    while !left.is_empty() {
+        let sent = send_with(qemu, left, &[])?;
+        left = left.get(sent..).unwrap_or_default();
+    }
+    answers.clear();
+    Ok(())
+}
+
+/// Sends a descriptor with the answer that it belongs to.
+fn give(qemu: &UnixStream, answers: &mut Vec<u8>, file: &OwnedFd) -> Result<()> {
+    send(qemu, answers)?;
+    match send_with(qemu, &wire::opened(None), &[file.as_fd()]) {
+        // Too many descriptors are in flight: QEMU lives on without this one.
+        Err(Errno::ETOOMANYREFS) => answers.extend(wire::opened(Some(Errno::ENFILE))),
+        sent => drop(sent?),
     }
     Ok(())
 }
