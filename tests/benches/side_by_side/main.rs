@@ -1,4 +1,5 @@
-//! postern beside its peers: what one request costs, in one run, on the same client and trees of the same shape.
+//! postern beside its peers: what one request costs, in one run, on the same client and trees of the same shape. On
+//! vrings beside virtiofsd and QEMU's C virtiofsd, on streams beside diod and QEMU's virtfs-proxy-helper.
 //!
 //! Nothing here is asserted: figures are for reading. `tests/bench` builds what is measured and runs this.
 
@@ -7,6 +8,8 @@ mod files;
 mod guest;
 mod names;
 mod report;
+mod stream;
+mod streams;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -18,6 +21,7 @@ use postern_tests::{Kind, Setup, Share};
 
 use guest::{Guest, Waiting};
 use report::{Row, Sample, conditions, median, table};
+use streams::PROTOCOLS;
 use workload::{WORKLOADS, Workload, plant};
 
 /// Measures postern beside virtiofsd and QEMU's C virtiofsd
@@ -114,17 +118,29 @@ fn main() {
                 let more = args.with.iter().filter(|_| kind.is_postern());
                 more.fold(kind.setup().below(dir), |setup, arg| setup.arg(arg))
             };
-            let mut rows: Vec<_> = workloads.iter().map(|row| Row::new(row, servers.len())).collect();
+            let mut rows: Vec<_> = workloads.iter().map(|row| Row::new(row.name, row.unit, servers.len())).collect();
             // Where memory lies makes a difference of a quarter: each server is once the first to get some.
             for start in 0..servers.len() {
                 let order = (0..servers.len()).map(|turn| (start + turn) % servers.len());
                 let started = order.map(|who| (who, Contestant::start(setup(servers[who].1), server_cpu, first)));
                 let contestants: BTreeMap<_, _> = started.collect();
-                compare(&contestants, waiting, &mut rows, &args);
+                compare(&contestants, waiting, &workloads, &mut rows, &args);
             }
             let table = table(&title, &names, &rows);
             println!("\n{table}");
             text += &format!("\n{table}");
+        }
+    }
+    for (place, dir) in PLACES {
+        for (mode, server) in [("one CPU", first), ("two CPUs", second)] {
+            for protocol in PROTOCOLS {
+                let title = format!("{}: {place}, {mode}", protocol.name);
+                if title.contains(&args.table) {
+                    let table = streams::compare(protocol, &title, dir, (server, first), &args);
+                    println!("\n{table}");
+                    text += &format!("\n{table}");
+                }
+            }
         }
     }
     if args.record {
@@ -133,10 +149,16 @@ fn main() {
 }
 
 /// All workloads by all contestants, who take turns.
-fn compare(contestants: &BTreeMap<usize, Contestant>, waiting: Waiting, rows: &mut [Row], args: &Args) {
+fn compare(
+    contestants: &BTreeMap<usize, Contestant>,
+    waiting: Waiting,
+    workloads: &[&Workload],
+    rows: &mut [Row],
+    args: &Args,
+) {
     let guests: Vec<_> = contestants.values().map(|contestant| Guest::new(&contestant.share, waiting)).collect();
     for round in 0..args.rounds {
-        for Row { workload, samples } in &mut *rows {
+        for (workload, Row { samples, .. }) in workloads.iter().zip(&mut *rows) {
             for turn in 0..contestants.len() {
                 let who = (round + turn) % contestants.len();
                 let slice = Duration::from_millis(args.slice);

@@ -8,12 +8,12 @@ use std::process::Command;
 use postern_tests::Kind;
 use postern_tests::share::DISK;
 
-use crate::workload::{Unit, Workload};
+use crate::workload::Unit;
 
 /// What one operation took, seconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Until it was answered: the median.
+    /// Until it was answered: the median, or on a stream the mean.
     pub time: f64,
     /// Of the server's processes: the mean.
     pub cpu: f64,
@@ -21,16 +21,18 @@ pub struct Sample {
 
 /// A workload by all servers, ours first.
 pub struct Row {
-    /// Which.
-    pub workload: &'static Workload,
+    /// Of what.
+    pub name: String,
+    /// How it is told.
+    pub unit: Unit,
     /// A sample for each server and round.
     pub samples: Vec<Vec<Sample>>,
 }
 
 impl Row {
     /// Without samples, for so many servers.
-    pub fn new(workload: &'static Workload, servers: usize) -> Self {
-        Self { workload, samples: vec![Vec::new(); servers] }
+    pub fn new(name: impl Into<String>, unit: Unit, servers: usize) -> Self {
+        Self { name: name.into(), unit, samples: vec![Vec::new(); servers] }
     }
 
     fn each(&self, field: impl Fn(&Sample) -> f64) -> Vec<f64> {
@@ -41,12 +43,12 @@ impl Row {
 impl Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (times, cpu) = (self.each(|sample| sample.time), self.each(|sample| sample.cpu));
-        match self.workload.unit {
-            Unit::Micros => write!(f, "| {}, µs |", self.workload.name)?,
-            Unit::Rate(unit, _) => write!(f, "| {}, {unit} |", self.workload.name)?,
+        match self.unit {
+            Unit::Micros => write!(f, "| {}, µs |", self.name)?,
+            Unit::Rate(unit, _) => write!(f, "| {}, {unit} |", self.name)?,
         }
         for time in &times {
-            match self.workload.unit {
+            match self.unit {
                 Unit::Micros => write!(f, " {} |", number(time * 1e6))?,
                 Unit::Rate(_, count) => write!(f, " {} |", number(1.0 / time / count))?,
             }
@@ -104,12 +106,14 @@ pub fn conditions(rounds: usize) -> String {
         ("disk", output("findmnt", &["-no", "FSTYPE", "-T", DISK])),
         ("virtiofsd", output(Kind::Virtiofsd.program(), &["--version"])),
         ("C virtiofsd", output(Kind::CVirtiofsd.program(), &["--version"])),
+        ("C helper", output("dpkg-query", &["-W", "-f", "${Package} ${Version}", "qemu-system-common"])),
+        ("diod", output("dpkg-query", &["-W", "-f", "${Version}", "diod"])),
     ];
     let facts: Vec<_> = facts.iter().map(|(name, value)| format!("- {name}: {value}")).collect();
     format!(
         "# postern beside its peers\n\n\
          postern runs as root with a map of ids, its seccomp filters killing and Landlock on. Times and rates are medians \
-         of all operations of a round, and of {rounds} alternating rounds, between which all servers are started anew \
+         of all operations of a round (on streams means), and of {rounds} alternating rounds, between which all servers are started anew \
          in another order; `ratio` is postern's time to that of the \
          better peer: below 1, postern is faster. CPU is what all processes of the server spend on one operation, µs. \
          All data is in the page cache.\n\n\
