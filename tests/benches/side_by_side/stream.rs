@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{IoSliceMut, Write};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -36,8 +37,8 @@ pub type Cycle = Vec<Exchange>;
 pub struct Client {
     stream: UnixStream,
     received: Vec<u8>,
-    /// The first byte of `received` that was not looked at.
-    at: usize,
+    /// What of `received` was not looked at yet.
+    unseen: Range<usize>,
     descriptors: usize,
 }
 
@@ -52,7 +53,7 @@ impl Client {
             }
             std::thread::sleep(Duration::from_millis(1));
         };
-        Self { stream, received: Vec::new(), at: 0, descriptors: 0 }
+        Self { stream, received: vec![0; 1 << 18], unseen: 0..0, descriptors: 0 }
     }
 
     /// Does some requests once.
@@ -98,21 +99,21 @@ impl Client {
                 let answer = self.peek(size);
                 assert_ne!(answer[4], Rlerror::NUMBER, "{:?}", &answer[..size]);
                 let tag = u16::from_le_bytes([answer[5], answer[HEADER - 1]]);
-                self.at += size;
+                self.unseen.start += size;
                 Some(tag.into())
             }
             Answer::Proxy => {
                 let (failed, size) = (word(&self.peek(8)[..4]), word(&self.peek(8)[4..8]) as usize);
                 assert_eq!(failed, 0, "{:?}", &self.peek(8 + size)[..8 + size]);
                 self.peek(8 + size);
-                self.at += 8 + size;
+                self.unseen.start += 8 + size;
                 None
             }
             Answer::Descriptor => {
                 let number = word(&self.peek(4)[..4]);
                 assert_eq!((number, self.descriptors > 0), (i32::MAX.cast_unsigned(), true));
                 self.descriptors -= 1;
-                self.at += 4;
+                self.unseen.start += 4;
                 None
             }
         }
@@ -120,22 +121,21 @@ impl Client {
 
     /// At least so many bytes that were not looked at yet.
     fn peek(&mut self, size: usize) -> &[u8] {
-        while self.received.len() - self.at < size {
-            self.received.drain(..self.at);
-            self.at = 0;
+        while self.unseen.len() < size {
+            self.received.copy_within(self.unseen.clone(), 0);
+            self.unseen = 0..self.unseen.len();
             self.receive();
         }
-        &self.received[self.at..]
+        &self.received[self.unseen.clone()]
     }
 
     fn receive(&mut self) {
-        let (old, mut space) = (self.received.len(), [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))]);
-        self.received.resize(old + (1 << 18), 0);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut parts = [IoSliceMut::new(&mut self.received[old..])];
+        let mut parts = [IoSliceMut::new(&mut self.received[self.unseen.end..])];
         let got = recvmsg(&self.stream, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).expect("received");
         assert!(got.bytes > 0, "nobody there any more");
-        self.received.truncate(old + got.bytes);
+        self.unseen.end += got.bytes;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(files) = message {
                 self.descriptors += files.count();
