@@ -14,6 +14,7 @@ use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::Fsx;
 use postern_ipc::{Errno, Result};
+use rustix::fs::MemfdFlags;
 
 use super::{
     Detail, Dirent, Entry, Fh, Fs, Handle, Listing, NodeId, Object, ROOT, Seek, Sink, Source, Space, Spot, Wait,
@@ -492,9 +493,13 @@ impl Fs for Synthetic {
     }
 
     /// What is in memory only cannot be used elsewhere.
+    /// What the file holds now, in a file of its own.
     fn give(&self, handle: Handle) -> Result<OwnedFd> {
+        let data = self.state(|state| state.file(handle)?.data().cloned())?;
         self.release(handle)?;
-        Err(Errno::EOPNOTSUPP)
+        let given = rustix::fs::memfd_create("synthetic", MemfdFlags::CLOEXEC)?;
+        rustix::io::pwrite(&given, &data, 0)?;
+        Ok(given)
     }
 
     fn flush(&self, file: Handle) -> Result<()> {
