@@ -317,7 +317,7 @@ pub struct ThreadArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The process")]
 pub struct ProcessArgs {
-    /// Most descriptors open at once: half for nodes, a quarter for open files
+    /// Most descriptors open at once: an eighth for locks, the rest for nodes and open files by halves
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
     pub rlimit_nofile: u64,
     /// Become this user when started by root: one that owns nothing in the share

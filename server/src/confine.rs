@@ -125,16 +125,16 @@ pub fn renounce(no_landlock: bool) -> Result<(), Fatal> {
     landlock::enforce(landlock::Allow::Nothing)
 }
 
-/// From now on all threads of this process keep to the list.
+/// From now on all threads of this process keep to the list, which is longer by what this `frontend` alone calls.
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn filter(walker: Walker, mode: Mode) -> Result<(), Fatal> {
+pub fn filter(walker: Walker, frontend: &[Call], mode: Mode) -> Result<(), Fatal> {
     if mode != Mode::Kill {
         log::warn!("--seccomp={mode}: system calls outside the server's list are not stopped");
     }
     let walking: &[Call] = if walker == Walker::Server { WALKING } else { &[] };
-    Program::new(CALLS.iter().chain(walking), mode)?.apply_to_all_threads()
+    Program::new(CALLS.iter().chain(walking).chain(frontend), mode)?.apply_to_all_threads()
 }
 
 /// Only in an empty root.

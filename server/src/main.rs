@@ -8,6 +8,7 @@ use clap::Parser;
 use postern_ipc::hello::CHANNELS_MAX;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_server::args::{Cli, Frontend, P9, Proxy, Virtiofs};
+use postern_server::fs::lock;
 use postern_server::start::Start;
 use postern_server::vhost::Transport;
 use postern_server::{dropin, fuse, launch, p9, proxy};
@@ -40,7 +41,7 @@ fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
     let session = fuse::Session::new(Arc::clone(&met.tree), args.settings(), queues, device.tag.as_deref());
     let poll = Duration::from_micros(threads.poll_us);
     let transport =
-        met.behind_walls(|| Transport::new(Arc::new(session), pool.into(), poll).step("start the workers"))?;
+        met.behind_walls(&[], || Transport::new(Arc::new(session), pool.into(), poll).step("start the workers"))?;
     transport.serve(vmms, device.once).step("wait for a VMM")
 }
 
@@ -53,7 +54,8 @@ fn serve_p9(args: &P9) -> Result<(), Fatal> {
     let session = p9::Session::new(Arc::clone(&met.tree), guest.settings());
     let device = Arc::new(p9::Device::new(session, way.tag.as_deref().unwrap_or_default()));
     let poll = Duration::from_micros(threads.poll_us);
-    let transport = met.behind_walls(|| Transport::new(device, pool.into(), poll).step("start the workers"))?;
+    let transport =
+        met.behind_walls(lock::table::CALLS, || Transport::new(device, pool.into(), poll).step("start the workers"))?;
     transport.serve(vmms, way.once).step("wait for a VMM")
 }
 
@@ -70,7 +72,7 @@ fn serve_stream(args: &P9) -> Result<(), Fatal> {
     let met = start.meet(share, guest.tree(), channels)?;
     let (tree, settings) = (Arc::clone(&met.tree), guest.settings());
     let new = || p9::Streams::new(&tree, settings, slots.into(), pool.into()).step("start the threads");
-    met.behind_walls(new)?.serve(clients).step("wait for a client")
+    met.behind_walls(lock::table::CALLS, new)?.serve(clients).step("wait for a client")
 }
 
 /// QEMU asks one thing at a time, and removes the socket's path when it connects: there is one thread, and one QEMU.
@@ -83,7 +85,7 @@ fn serve_proxy(args: &Proxy, background: bool) -> Result<(), Fatal> {
     }
     let met = start.meet(share, args.tree(), 1)?;
     let tree = Arc::clone(&met.tree);
-    met.behind_walls(|| Ok(()))?;
+    met.behind_walls(&[], || Ok(()))?;
     let qemu = qemus.accept().step("wait for QEMU")?;
     proxy::serve(&*tree, qemu).map_err(|why| Fatal::new("understand QEMU", why))
 }

@@ -10,6 +10,7 @@ use postern_ipc::hello::{News, receive_news};
 use postern_ipc::{Errno, Result};
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::journal;
+use postern_policy::sandbox::seccomp::Call;
 
 use crate::args::{ProcessArgs, ShareArgs};
 use crate::fs::tree::{Settings, Share, Tree};
@@ -65,12 +66,14 @@ impl<'a> Start<'a> {
 }
 
 impl Met<'_> {
-    /// Raises the walls around this thread and those that `threads` makes; there can be no others later.
+    /// Raises the walls around this thread and those that `threads` makes; there can be no others later. `calls` are the
+    /// system calls that only this frontend makes.
     ///
     /// # Errors
     /// Says what could not be raised or made.
     pub fn behind_walls<T>(
         self,
+        calls: &[Call],
         threads: impl FnOnce() -> std::result::Result<T, Fatal>,
     ) -> std::result::Result<T, Fatal> {
         let Self { process, helper, links, walker, readonly, .. } = self;
@@ -84,7 +87,7 @@ impl Met<'_> {
         // A thread that has only begun still makes system calls which the filter does not allow.
         let _ = is_running.recv() as std::result::Result<(), _>;
         let made = threads()?;
-        confine::filter(walker, process.seccomp)?;
+        confine::filter(walker, calls, process.seccomp)?;
         log::info!("ready{}", if readonly { ", read-only" } else { "" });
         Ok(made)
     }

@@ -192,7 +192,7 @@ impl Setup {
         let setup = self.p9();
         let server = setup.start();
         let guest = Client::mount(Vmm::connect(server.connect(), &setup.machine));
-        Share9p { host: Host::new(server.dir(), setup.kind), guest, server }
+        Share9p { host: Host::new(server.dir(), setup.kind), guest, server, setup }
     }
 
     /// Starts the server.
@@ -206,6 +206,16 @@ impl Setup {
             let inner = std::mem::replace(&mut command, Command::new(program));
             command.args(words).arg(inner.get_program()).args(inner.get_args());
         }
+        let child = scratch.spawn(command, self.kind);
+        Server { child, kind: self.kind, socket, scratch }
+    }
+
+    /// Starts another server of the same directory.
+    pub fn beside(&self, other: &Server) -> Server {
+        let scratch = Scratch::below(self.place, self.kind, self.public);
+        let socket = scratch.path("socket");
+        let mut command = self.kind.command(self.frontend, &other.dir(), &socket);
+        command.args(self.options()).args(&self.args);
         let child = scratch.spawn(command, self.kind);
         Server { child, kind: self.kind, socket, scratch }
     }
@@ -364,6 +374,18 @@ pub struct Share9p {
     /// Who serves it.
     pub server: Server,
     guest: Client,
+    setup: Setup,
+}
+
+impl Share9p {
+    /// The guest goes away, its VMM with it, and another one comes.
+    #[must_use]
+    pub fn reconnect(self) -> Self {
+        let Self { host, server, guest, setup } = self;
+        drop(guest);
+        let guest = Client::mount(Vmm::connect(server.connect(), &setup.machine));
+        Self { host, server, guest, setup }
+    }
 }
 
 impl Deref for Share9p {

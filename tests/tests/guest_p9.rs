@@ -89,6 +89,56 @@ const MATRIX: &[(&str, &str)] = &[
     ("1000", "root no no no no\nalice yes yes yes no 0:1000\nbob no no no no\n"),
 ];
 
+// flock(1), fcntl(2); v9fs: "locktimeout=n  the number of seconds between retries of a blocked lock" (30)
+#[test]
+fn locks_of_a_guest_hold_on_the_host_and_for_another_mount() {
+    let setup = Kind::Mapped.setup().p9();
+    let server = setup.start();
+    let other = setup.beside(&server);
+    let mut guest = Guest::boot(Kernel::V6_12P9, Kind::Mapped, &[("share", &server), ("other", &other)]);
+    // Both say that they are `share`: the guest takes one after the other.
+    guest.ok("mkdir -p /s /o; for m in /s /o; do
+        mount -t 9p -o trans=virtio,version=9p2000.L,msize=131072,locktimeout=1 share $m; done; echo 0123456789 >/s/f");
+    let file = std::fs::File::options().read(true).write(true).open(server.dir().join("f")).unwrap();
+    let lock = |kind: i32, start, len| {
+        let (l_type, l_whence) = (kind as i16, libc::SEEK_SET as i16);
+        let part = libc::flock { l_type, l_whence, l_start: start, l_len: len, l_pid: 0 };
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&part))
+    };
+
+    // A process of the guest has all of it, by flock(2).
+    let held = "flock -x /s/f sh -c 'echo >/tmp/held; sleep 1000' >/dev/null 2>&1 & echo $! >/tmp/pid
+        until [ -e /tmp/held ]; do sleep 0.1; done";
+    assert_eq!(
+        guest.ok(&format!("{held}; flock -n /s/f true || echo here; flock -n /o/f true || echo there")),
+        "here\nthere\n"
+    );
+    assert_eq!(lock(libc::F_WRLCK, 3, 1), Err(nix::errno::Errno::EAGAIN));
+    guest.ok("kill $(pidof sleep)");
+    while lock(libc::F_WRLCK, 3, 1).is_err() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+
+    // The host has byte 3 now. The guest takes the others by fcntl(2), and learns who has that one; then it waits.
+    let perl = format!("cat >/tmp/lock <<'EOF'\n{FCNTL}\nEOF\n/usr/bin/perl /tmp/lock");
+    let told = format!("4+6 yes\n2+2 no\n3 {}\n", std::process::id());
+    assert_eq!(guest.ok(&perl), told);
+    guest.ok("(flock -x /o/f sh -c 'echo got >/o/got') >/dev/null 2>&1 & sleep 2; [ ! -e /o/got ]");
+    assert_eq!(lock(libc::F_UNLCK, 3, 1), Ok(0));
+    guest.ok("until [ -e /s/got ]; do sleep 0.1; done");
+    assert_eq!(lock(libc::F_WRLCK, 0, 0), Ok(0), "what ended has let go");
+    assert!(guest.power_off().success());
+}
+
+/// Locks bytes 4 to 9 and 2 to 3, and asks who has the last of them. 2 is F_UNLCK, 1 F_WRLCK; 5, 6: F_GETLK, F_SETLK.
+const FCNTL: &str = r#"open F, "+<", "/s/f" or die;
+sub part { pack "s s x4 q q i x4", 1, 0, @_, 0 }
+for ([4, 6], [2, 2]) { print "$$_[0]+$$_[1] ", fcntl(F, 6, part @$_) ? "yes\n" : "no\n"; }
+my $part = part 2, 2;
+fcntl F, 5, $part or die;
+my ($kind, $whence, $start, $length, $process) = unpack "s s x4 q q i", $part;
+print "$start ", -$process, "\n";"#;
+
 // mount(8), v9fs: "trans=fd  used with rfdno, wfdno: use these file descriptors"
 #[test]
 fn a_guest_mounts_a_stream_that_is_a_line_to_the_host() {

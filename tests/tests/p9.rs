@@ -244,17 +244,6 @@ fn an_unlinked_open_file_lives_until_its_fid_goes(share: &Share9p) {
     share.clunk(file).unwrap();
 }
 
-// fcntl(2): a lock that is said to be held is held. The server has none to give.
-#[apply(promise)]
-fn no_lock_is_claimed_that_is_not_held(share: &Share9p) {
-    share.host.write("f", b"");
-    let fid = share.open("f", O_RDWR).unwrap();
-    let lock = Tlock { fid, kind: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: Text(b"guest") };
-    assert_eq!(share.call::<_, Rlock>(&lock).map(drop), Err(EOPNOTSUPP));
-    let message = Tgetlock { fid, kind: 1, start: 0, length: 0, proc_id: 1, client_id: Text(b"guest") };
-    assert_eq!(share.recv(share.send(&message, &[], 0)).map(drop), Err(EOPNOTSUPP));
-}
-
 // CVE-2023-1386: the guest's driver leaves it to the server to clear set-id bits
 #[apply(promise)]
 fn a_write_by_another_than_root_takes_set_id_bits_away(share: &Share9p) {

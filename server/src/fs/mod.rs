@@ -7,6 +7,7 @@ mod devices;
 pub mod dir;
 pub mod file;
 mod flags;
+pub mod lock;
 pub mod node;
 pub mod synthetic;
 pub mod tree;
@@ -23,6 +24,7 @@ use postern_ipc::op::Fsx;
 
 pub use devices::Multidevs;
 pub use flags::open_flags;
+pub use lock::{Claim, Conflict, Lock, LockOwner};
 pub use writeout::Writeout;
 
 /// A node of the share as the guest names it: FUSE nodeid. Never given to another node.
@@ -273,6 +275,13 @@ pub trait Fs: Send + Sync {
     fn lseek(&self, file: Handle, seek: Seek) -> Result<u64>;
     /// copy_file_range(2)
     fn copy_range(&self, from: Spot, to: Spot, length: u64) -> Result<u64>;
+
+    /// fcntl(2): F_OFD_SETLK of a regular file that is open, for an owner. Never waits. ENOLCK if there are too many.
+    fn lock(&self, file: Handle, owner: &LockOwner, lock: Lock) -> Result<Claim>;
+    /// F_OFD_SETLK with F_UNLCK; what is not locked may be given back too.
+    fn unlock(&self, file: Handle, owner: &LockOwner, range: lock::Range) -> Result<()>;
+    /// F_OFD_GETLK: another owner's lock that stands in the way.
+    fn getlock(&self, file: Handle, owner: &LockOwner, lock: Lock) -> Result<Option<Conflict>>;
 
     /// open(2) of a directory.
     fn opendir(&self, node: NodeId) -> Result<Fh>;

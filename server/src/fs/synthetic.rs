@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use postern_ipc::attr::{
     Attr, Changes, Dev, FileId, Mode, NodeKind, OpenFlags, RenameFlags, Time, TimeChange, XattrFlags,
 };
@@ -16,6 +16,8 @@ use postern_ipc::op::Fsx;
 use postern_ipc::{Errno, Result};
 use rustix::fs::MemfdFlags;
 
+use super::lock::ranges::Ranges;
+use super::lock::{self, Claim, Conflict, Holder, Lock, LockOwner};
 use super::{
     Detail, Dirent, Entry, Fh, Fs, Handle, Listing, NodeId, Object, ROOT, Seek, Sink, Source, Space, Spot, Wait,
 };
@@ -31,7 +33,15 @@ pub struct Synthetic(Mutex<State>);
 struct State {
     inodes: HashMap<NodeId, Inode>,
     open: HashMap<Fh, NodeId>,
+    locks: HashMap<(NodeId, LockOwner), Locked>,
     last: u64,
+}
+
+/// What an owner has locked, and through which handles.
+#[derive(Default)]
+struct Locked {
+    ranges: Ranges,
+    handles: HashSet<Fh>,
 }
 
 struct Inode {
@@ -53,7 +63,12 @@ impl Default for Synthetic {
     fn default() -> Self {
         let body = Body::Dir { parent: ROOT, names: BTreeMap::new() };
         let root = Inode::new(ROOT, libc::S_IFDIR | 0o755, Caller::Root, body);
-        let state = State { inodes: HashMap::from_iter([(ROOT, root)]), open: HashMap::new(), last: ROOT.0 };
+        let state = State {
+            inodes: HashMap::from_iter([(ROOT, root)]),
+            open: HashMap::new(),
+            locks: HashMap::new(),
+            last: ROOT.0,
+        };
         Self(Mutex::new(state))
     }
 }
@@ -216,6 +231,13 @@ impl State {
         Ok(fh)
     }
 
+    fn stands_against(&mut self, file: Handle, owner: &LockOwner, lock: Lock) -> Result<Option<Conflict>> {
+        self.file(file)?.data()?;
+        let others = self.locks.iter().filter(|((node, other), _)| *node == file.node && other != owner);
+        let found = others.into_iter().find_map(|((_, other), held)| Some((held.ranges.against(lock)?, other.clone())));
+        Ok(found.map(|(lock, other)| Conflict { lock, holder: Holder::Client(other) }))
+    }
+
     /// `name` may be removed as a directory, or as something else.
     fn removable(&mut self, parent: NodeId, name: &FileName, as_dir: bool) -> Result<()> {
         let node = self.child(parent, name)?;
@@ -305,6 +327,7 @@ impl Fs for Synthetic {
     fn reset(&self) {
         let _ = self.state(|state| {
             state.open.clear();
+            state.locks.clear();
             for inode in state.inodes.values_mut() {
                 (inode.lookups, inode.opens) = (0, 0);
             }
@@ -487,6 +510,7 @@ impl Fs for Synthetic {
             let inode = state.file(handle)?;
             inode.opens = inode.opens.saturating_sub(1);
             state.open.remove(&handle.fh);
+            state.locks.retain(|(node, _), held| *node != handle.node || !held.handles.contains(&handle.fh));
             state.sweep(handle.node);
             Ok(())
         })
@@ -561,6 +585,35 @@ impl Fs for Synthetic {
 
     fn copy_range(&self, _: Spot, _: Spot, _: u64) -> Result<u64> {
         Err(Errno::EOPNOTSUPP)
+    }
+
+    fn lock(&self, file: Handle, owner: &LockOwner, lock: Lock) -> Result<Claim> {
+        self.state(|state| {
+            if state.stands_against(file, owner, lock)?.is_some() {
+                return Ok(Claim::Refused);
+            }
+            let held = state.locks.entry((file.node, owner.clone())).or_default();
+            let change = held.ranges.plan(lock.range, Some(lock.kind));
+            held.ranges.apply(change);
+            held.handles.insert(file.fh);
+            Ok(Claim::Granted)
+        })
+    }
+
+    fn unlock(&self, file: Handle, owner: &LockOwner, range: lock::Range) -> Result<()> {
+        self.state(|state| {
+            state.file(file)?.data()?;
+            if let Some(held) = state.locks.get_mut(&(file.node, owner.clone())) {
+                let change = held.ranges.plan(range, None);
+                held.ranges.apply(change);
+            }
+            state.locks.retain(|_, held| !held.ranges.is_empty());
+            Ok(())
+        })
+    }
+
+    fn getlock(&self, file: Handle, owner: &LockOwner, lock: Lock) -> Result<Option<Conflict>> {
+        self.state(|state| state.stands_against(file, owner, lock))
     }
 
     fn opendir(&self, node: NodeId) -> Result<Fh> {

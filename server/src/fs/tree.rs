@@ -15,6 +15,8 @@ use postern_ipc::{Errno, Result};
 use super::devices::{Devices, Multidevs};
 use super::dir::Raw;
 use super::file::{Files, OpenFile};
+use super::lock::table::Locks;
+use super::lock::{self, Claim, Conflict, Lock, LockOwner};
 use super::node::{Identity, Nodes, Place};
 use super::walk::{Walk, Walker, Way};
 use super::writeout::Writeout;
@@ -27,6 +29,7 @@ const DEEPEST: usize = 65_536;
 pub struct Tree {
     nodes: Nodes,
     files: Files,
+    locks: Locks,
     walk: Walk,
     links: Arc<Links>,
     devices: Devices,
@@ -56,8 +59,8 @@ pub struct Settings {
 const OTHERS: u64 = 64;
 
 impl Tree {
-    /// Of a share, with `descriptors` in all: half of them for nodes, and as many open files as leave each of them its
-    /// node's descriptor too.
+    /// Of a share, with `descriptors` in all: an eighth for locks, half of the rest for nodes, and as many open files as
+    /// leave each of them its node's descriptor too.
     ///
     /// # Errors
     /// Those of statx(2).
@@ -66,10 +69,12 @@ impl Tree {
         let walk = Walk::new(Arc::clone(&links), walker);
         let attr = walk.attr(root.as_fd())?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let nodes = Nodes::new(root, &attr, count(descriptors / 2));
-        let files = Files::new(count(descriptors.saturating_sub(OTHERS) / 2));
+        let for_locks = descriptors / 8;
+        let half = count(descriptors.saturating_sub(OTHERS).saturating_sub(for_locks) / 2);
+        let (nodes, files) = (Nodes::new(root, &attr, half), Files::new(half));
+        let locks = Locks::new(count(for_locks));
         let devices = Devices::new(settings.multidevs, &attr);
-        Ok(Self { nodes, files, walk, links, devices, writeout: settings.writeout })
+        Ok(Self { nodes, files, locks, walk, links, devices, writeout: settings.writeout })
     }
 
     /// An O_PATH descriptor of a node: the one held, or found again by name from the nearest directory that has one.
@@ -161,6 +166,18 @@ impl Tree {
         self.files.insert(OpenFile::new(file, node, object, setid, flags))
     }
 
+    fn close(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        let file = self.files.remove(handle)?;
+        self.locks.closed(file.node, handle.fh);
+        self.nodes.closed(file.node);
+        Ok(file)
+    }
+
+    /// An open file that can have locks.
+    fn lockable(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        if handle.object == Object::File { self.files.get(handle) } else { Err(Errno::EBADF) }
+    }
+
     /// Writes through the helper, which may keep set-id bits.
     fn write_keeping(&self, file: &OpenFile, offset: u64, from: &mut dyn Source) -> Result<usize> {
         let pin = self.pin(file.node)?;
@@ -226,6 +243,7 @@ impl Fs for Tree {
     }
 
     fn reset(&self) {
+        self.locks.clear();
         self.files.clear();
         self.nodes.reset();
     }
@@ -402,14 +420,11 @@ impl Fs for Tree {
     }
 
     fn release(&self, handle: Handle) -> Result<()> {
-        let file = self.files.remove(handle)?;
-        self.nodes.closed(file.node);
-        Ok(())
+        self.close(handle).map(drop)
     }
 
     fn give(&self, handle: Handle) -> Result<OwnedFd> {
-        let file = self.files.remove(handle)?;
-        self.nodes.closed(file.node);
+        let file = self.close(handle)?;
         Arc::into_inner(file).map(OwnedFd::from).ok_or(Errno::EBUSY)
     }
 
@@ -484,6 +499,22 @@ impl Fs for Tree {
         };
         self.writeout.after(target.as_fd(), to.offset, copied)?;
         Ok(copied)
+    }
+
+    fn lock(&self, handle: Handle, owner: &LockOwner, lock: Lock) -> Result<Claim> {
+        self.lockable(handle)?;
+        let open = |flags| self.ask(Caller::Root, handle.node, &op::Open { flags }, |(), [file], _| file);
+        self.locks.lock(handle, owner, lock, &open)
+    }
+
+    fn unlock(&self, handle: Handle, owner: &LockOwner, range: lock::Range) -> Result<()> {
+        self.lockable(handle)?;
+        self.locks.unlock(handle.node, owner, range)
+    }
+
+    fn getlock(&self, handle: Handle, owner: &LockOwner, lock: Lock) -> Result<Option<Conflict>> {
+        let file = self.lockable(handle)?;
+        self.locks.test(handle.node, file.as_fd(), owner, lock)
     }
 
     fn opendir(&self, node: NodeId) -> Result<Fh> {

@@ -8,6 +8,7 @@ mod fid;
 mod flight;
 mod jobs;
 mod listing;
+mod lock;
 pub mod message;
 mod op;
 mod session;

@@ -10,6 +10,7 @@ use postern_ipc::{Errno, Result};
 use super::convert::{changes, creator, getattr as attributes, kills_setid, open_flags, statfs as space};
 use super::fid::{Fid, Found, Held, Opened, Role};
 use super::listing::{Entries, LONGEST};
+use super::lock::{getlock, lock};
 #[allow(clippy::wildcard_imports, reason = "nearly all of the table")]
 use super::message::*;
 use super::session::{Call, Filled, Session, run};
@@ -290,19 +291,6 @@ fn unlinkat<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tunlinkat<'_>) -> Result
         _ => Err(Errno::EINVAL),
     }?;
     Ok(Runlinkat {})
-}
-
-/// The file system has no locks; to say that one is held would be a lie. The guest's fcntl(2) and flock(2) fail with
-/// this.
-fn lock<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlock<'_>) -> Result<Rlock> {
-    s.fids.get(t.fid)?;
-    Err(Errno::EOPNOTSUPP)
-}
-
-/// As [`lock`].
-fn getlock<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tgetlock<'_>) -> Result<Rgetlock<'static>> {
-    s.fids.get(t.fid)?;
-    Err(Errno::EOPNOTSUPP)
 }
 
 /// What a name leads to: its attributes, a reference, and where it was found.

@@ -1,7 +1,7 @@
 //! A client's session: header in, header out, and one road for every request between them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use postern_ipc::{Errno, Result};
 
@@ -80,9 +80,14 @@ impl Call<'_> {
     }
 }
 
+/// How many sessions there have been.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
+
 /// One share for one client.
 pub struct Session<F: Fs> {
     pub(super) fs: Arc<F>,
+    /// No other session's.
+    pub(super) number: u64,
     pub(super) settings: Settings,
     pub(super) fids: Fids<F>,
     pub(super) flights: Flights,
@@ -94,7 +99,8 @@ impl<F: Fs> Session<F> {
     /// That begins with Tversion.
     pub fn new(fs: Arc<F>, settings: Settings) -> Self {
         let (fids, flights) = (Fids::default(), Flights::default());
-        Self { fs, settings, fids, flights, msize: AtomicU32::new(0) }
+        let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
+        Self { fs, number, settings, fids, flights, msize: AtomicU32::new(0) }
     }
 
     /// The client holds nothing any more, and must begin with Tversion again.

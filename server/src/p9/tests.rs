@@ -135,3 +135,22 @@ fn an_error_in_a_request_is_answered() {
     assert_eq!(ask(&mut client, &Tread { fid: 0, offset: 0, count: u32::MAX }, &[]), Err(9));
     assert_eq!(ask(&mut client, &Tauth { afid: 1, uname: Text(b""), aname: Text(b""), n_uname: 0 }, &[]), Err(2));
 }
+
+// diod protocol.md, lock: "status ... LOCK_SUCCESS 0, LOCK_BLOCKED 1"
+#[test]
+fn a_lock_is_its_process_s_until_the_fid_goes() {
+    let mut client = mounted(0);
+    file(&mut client, 1);
+    ask(&mut client, &Twalk { fid: 0, newfid: 2, names: vec![Text(b"1")] }, &[]).unwrap();
+    ask(&mut client, &Tlopen { fid: 2, flags: 2 }, &[]).unwrap();
+    let lock = |client: &mut UnixStream, fid, proc_id| {
+        let message = Tlock { fid, kind: 1, flags: 0, start: 0, length: 0, proc_id, client_id: Text(b"m") };
+        ask(client, &message, &[]).unwrap()
+    };
+    assert_eq!((lock(&mut client, 1, 7), lock(&mut client, 2, 8)), (vec![0], vec![1]));
+    let whose = Tgetlock { fid: 2, kind: 1, start: 5, length: 1, proc_id: 8, client_id: Text(b"m") };
+    let told = Rgetlock { kind: 1, start: 0, length: 0, proc_id: 7, client_id: Text(b"m") };
+    assert_eq!(Rgetlock::get(&mut Reader::new(&ask(&mut client, &whose, &[]).unwrap())), Ok(told));
+    ask(&mut client, &Tclunk { fid: 1 }, &[]).unwrap();
+    assert_eq!(lock(&mut client, 2, 8), [0]);
+}
