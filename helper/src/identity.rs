@@ -121,6 +121,15 @@ impl Identity {
         Ok(Self { maps: IdMaps { uids, gids }, writers: [by_uid, by_gid], namespace: User::New, real, by })
     }
 
+    /// A process with these ids may have the share's ids in a user namespace of its own. It is somebody at the other end
+    /// of a socket, and in its namespace it can be whoever is mapped. Root may be everybody; others have their own ids,
+    /// and subordinate ones, which are no user's. An ordinary user's maps are written by a program that judges itself.
+    pub(crate) fn may_be_had_by(&self, (HostUid(uid), HostGid(gid)): (HostUid, HostGid)) -> bool {
+        let own = |real: &[Extent], id| real.iter().all(|extent| (extent.outside, extent.count) == (id, 1));
+        let [uids, gids] = &self.real;
+        uid == 0 || self.by != Starter::Root || (own(uids, uid) && own(gids, gid))
+    }
+
     /// The map of the server's user namespace, and its own ids inside. `server` are its ids on the host.
     pub(crate) fn for_server(&self, server: (HostUid, HostGid)) -> Result<(IdMaps, GuestUid, GuestGid), Fatal> {
         let (HostUid(server_uid), HostGid(server_gid)) = server;

@@ -18,7 +18,7 @@ use postern_policy::sandbox::namespace::{self, User};
 use postern_policy::sandbox::seccomp::Program;
 use postern_policy::sandbox::{self, caps};
 use rustix::fs::{Mode, OFlags, open, openat};
-use rustix::process::{Pid, fchdir};
+use rustix::process::{Pid, fchdir, getppid};
 
 use crate::args::Args;
 use crate::child::{Ends, Helper, death};
@@ -69,9 +69,18 @@ fn greet(socket: &UnixStream, identity: &Identity) -> Started<Hello> {
     }
     if hello.wants_map {
         let pid = Pid::from_raw(pid).ok_or_else(|| Fatal::new(step, "it has no process id here"))?;
-        let (maps, uid, gid) = identity.for_server(mapper::ids_of(pid)?)?;
-        mapper::write(pid, &maps, &identity.writers)?;
-        send_news(socket, &News::Mapped { uid, gid }).step(step)?;
+        let ids = mapper::ids_of(pid)?;
+        if identity.may_be_had_by(ids) || Some(pid) == getppid() {
+            let (maps, uid, gid) = identity.for_server(ids)?;
+            mapper::write(pid, &maps, &identity.writers)?;
+            send_news(socket, &News::Mapped { uid, gid }).step(step)?;
+        } else {
+            log::warn!(
+                "the server is uid {}, and some of the share's ids are neither its own nor subordinate ones (/etc/subuid, \
+                 /etc/subgid): it gets no id map, and the helper looks up every name (slower)",
+                ids.0
+            );
+        }
     }
     Ok(hello)
 }

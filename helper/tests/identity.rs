@@ -306,8 +306,8 @@ fn a_file_that_has_set_id_bits_loses_them_by_a_write_where_they_may_not_be_plant
 }
 
 /// Starts a server in a user namespace of its own, run by user `uid` of the host, and says which map it got and
-/// which ids it was told.
-fn mapped(by: By, uid: u32, dir: &Path, options: &[&str]) -> (String, String, (u32, u32)) {
+/// which ids it was told, if any.
+fn mapped(by: By, uid: u32, dir: &Path, options: &[&str]) -> Option<(String, String, (u32, u32))> {
     let started = Started::new(by, dir, options);
     let (raw, typed) = std::os::unix::net::UnixStream::pair().unwrap();
     send_hello(&typed, &Hello { version: VERSION, channels: 1, wants_map: true }).unwrap();
@@ -330,31 +330,47 @@ fn mapped(by: By, uid: u32, dir: &Path, options: &[&str]) -> (String, String, (u
     let (raw, typed) = std::os::unix::net::UnixStream::pair().unwrap();
     std::io::Write::write_all(&mut &raw, &output.stderr).unwrap();
     drop(raw);
-    let told = match receive_news(&typed) {
-        Ok(News::Mapped { uid, gid }) => (uid.0, gid.0),
-        other => panic!("{other:?} {}", started.log()),
-    };
     let maps = String::from_utf8(output.stdout).unwrap();
-    let [uids, gids, _] = maps.split("-\n").map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
-    (uids, gids, told)
+    match receive_news(&typed) {
+        Ok(News::Mapped { uid, gid }) => {
+            let [uids, gids, _] = maps.split("-\n").map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+            Some((uids, gids, (uid.0, gid.0)))
+        }
+        Ok(News::Welcome(_)) => {
+            assert_eq!(maps, "-\n-\n");
+            None
+        }
+        other => panic!("{other:?} {}", started.log()),
+    }
 }
 
 #[test]
 fn the_servers_namespace_gets_the_shares_map_and_an_id_of_its_own() {
     let dir = dir();
-    let got = mapped(By::Root, 999, dir.path(), &MAP);
-    assert_eq!(got, ("0 100000 1000\n65534 999 1\n".into(), "0 200000 1000\n65534 999 1\n".into(), (65_534, 65_534)));
+    let (uids, gids) = ("0 100000 1000\n65534 65534 1\n".into(), "0 200000 1000\n65534 65534 1\n".into());
+    assert_eq!(mapped(By::Root, 0, dir.path(), &MAP), Some((uids, gids, (65_534, 65_534))));
     let all = "0 0 4294967295\n".to_owned();
-    assert_eq!(mapped(By::Root, 999, dir.path(), &[]), (all.clone(), all.clone(), (999, 999)));
-    assert_eq!(mapped(By::Root, 999, dir.path(), &["--identity=host"]), (all.clone(), all.clone(), (999, 999)));
-    assert_eq!(mapped(By::Root, 0, dir.path(), &[]), (all.clone(), all, (65_534, 65_534)), "never the host's root");
+    let got = mapped(By::Root, 0, dir.path(), &[]);
+    assert_eq!(got, Some((all.clone(), all, (65_534, 65_534))), "never the host's root");
+}
+
+// Who greets the helper could be anybody of the map, in the share and elsewhere.
+#[test]
+fn a_server_that_is_not_roots_gets_no_ids_of_other_users() {
+    let dir = dir();
+    for options in [&[][..], &["--identity=host"], &["--uid-map=:0:999:2:", "--gid-map=:0:999:1:"]] {
+        assert_eq!(mapped(By::Root, 999, dir.path(), options), None, "{options:?}");
+    }
+    let own = ["--uid-map=:0:999:1:", "--gid-map=:0:999:1:"];
+    let map = "0 999 1\n".to_owned();
+    assert_eq!(mapped(By::Root, 999, dir.path(), &own), Some((map.clone(), map, (0, 0))));
 }
 
 #[test]
 fn the_server_of_an_ordinary_user_is_the_last_of_his_subordinate_ids() {
     let dir = owned(4242);
     let map = "0 4242 1\n1 300000 65536\n".to_owned();
-    assert_eq!(mapped(USER, 4242, dir.path(), &[]), (map.clone(), map, (65_536, 65_536)));
+    assert_eq!(mapped(USER, 4242, dir.path(), &[]), Some((map.clone(), map, (65_536, 65_536))));
     let alone = "0 4242 1\n".to_owned();
-    assert_eq!(mapped(ALONE, 4242, dir.path(), &[]), (alone.clone(), alone, (0, 0)));
+    assert_eq!(mapped(ALONE, 4242, dir.path(), &[]), Some((alone.clone(), alone, (0, 0))));
 }

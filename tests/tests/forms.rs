@@ -166,9 +166,15 @@ fn proc(pid: u32, file: &str) -> io::Result<String> {
 fn a_helper_started_by_another_is_met_by_a_stream(on: Kind) {
     let pair = Pair::connected(on, FORM);
     assert_works(&pair, &pair.host);
-    // The warden has mapped the server, which has no privilege to do so itself.
+}
+
+// postern-helper(8): --sock-fd: "of other users' ids only the server that started the helper, or one of root's, gets any"
+#[apply(promise)]
+fn a_server_met_by_chance_becomes_no_user_of_the_host(on: Kind) {
+    let pair = Pair::connected(on, FORM);
     let map = proc(pair.server.id(), "uid_map").unwrap();
-    assert!(map.lines().count() > 0 && !map.trim().is_empty(), "{map:?}");
+    let told = pair.scratch.log().contains("it gets no id map");
+    assert_eq!((map.trim().is_empty(), told), (!on.has_map(), !on.has_map()), "{map:?}");
 }
 
 // postern-server(1): --sock-fd: "a Unix stream or seqpacket socket"
