@@ -1,4 +1,5 @@
-//! Acting as a user of the guest. Credentials change around a closure and nowhere else.
+//! Acting as a user of the guest. Credentials change around a closure and nowhere else: around the making of a node,
+//! which is to be his ([`run`]), or around all of an operation, which the kernel is to judge by what he is ([`alone`]).
 //!
 //! Only this thread's credentials change. Each change is read back; the guard exists before the first one and undoes
 //! in reverse. If it cannot, the process ends: a helper that is not sure who it is must not answer.
@@ -8,38 +9,27 @@ use std::cell::Cell;
 use nix::libc;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use postern_ipc::attr::Mode;
-use postern_ipc::id::Caller;
+use postern_ipc::id::{Caller, GuestGid};
 use postern_ipc::{Errno, Result};
 use postern_policy::sandbox::seccomp::Call;
 use rustix::process::{Gid as RawGid, umask};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_thread_groups};
 
-/// The kernel takes these away from a thread whose file system uid leaves 0 and gives them back when it returns.
-/// capabilities(7): "Effect of user ID changes on capabilities"
-const OF_ROOT: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::DAC_READ_SEARCH)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::LINUX_IMMUTABLE)
-    .union(CapabilitySet::MAC_OVERRIDE)
-    .union(CapabilitySet::MKNOD);
-
 /// Not an id: asks who one is. setfsuid(2)
 const ASK: u32 = u32::MAX;
 
-/// What acting as somebody calls.
-pub(crate) const CALLS: &[Call] = &[
-    Call::any(libc::SYS_setfsuid, "the new file is the caller's"),
-    Call::any(libc::SYS_setfsgid, "the new file is of the caller's group"),
-    Call::any(libc::SYS_setgroups, "a set-group-id directory asks whether the caller is of its group"),
-    Call::any(libc::SYS_umask, "bits the new file must not have, unless a default ACL decides"),
-    Call::any(libc::SYS_capset, "the guest's kernel has judged the permission already"),
+/// What acting alone calls, in any share.
+pub(crate) const ALONE: &[Call] = &[
+    Call::any(libc::SYS_setfsuid, "the kernel judges a user by what he is"),
+    Call::any(libc::SYS_setfsgid, "and by his group"),
+    Call::any(libc::SYS_capset, "and not by the helper's privileges"),
 ];
 
-/// What acting without CAP_FSETID calls.
-pub(crate) const FSETID_CALL: Call =
-    Call::any(libc::SYS_capset, "set-id bits are to go, as they do for a user without privileges");
+/// What making something for somebody calls.
+pub(crate) const CALLS: &[Call] = &[
+    Call::any(libc::SYS_setgroups, "a set-group-id directory asks whether the caller is of its group"),
+    Call::any(libc::SYS_umask, "bits the new file must not have, unless a default ACL decides"),
+];
 
 /// What this thread is outside of any guard; that never changes.
 #[derive(Clone, Copy)]
@@ -51,6 +41,8 @@ struct Own {
 
 thread_local! {
     static OWN: Cell<Option<Own>> = const { Cell::new(None) };
+    /// The user, not root, as whom this thread acts alone.
+    static ALONE_AS: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Learns, before the first request, what this thread is.
@@ -63,8 +55,32 @@ pub(crate) fn prepare() -> Result<()> {
 /// Does `act` as `caller`, with `mask` as file mode mask. EOVERFLOW if the caller's ids have no host id.
 pub(crate) fn run<T>(caller: Caller, mask: Mode, act: impl FnOnce() -> Result<T>) -> Result<T> {
     umask(rustix::fs::Mode::from_raw_mode(mask.bits()));
-    let _back = Identity::become_(caller)?;
+    let _back = match caller {
+        Caller::User { uid, gid, group } => Some(Identity::become_(uid.0, gid.0, group, OVERRIDE)?),
+        Caller::Root | Caller::Alone { .. } => None,
+    };
     act()
+}
+
+/// Does all of an operation as `caller`, if he is to be judged by the kernel. EOVERFLOW as for [`run`].
+pub(crate) fn alone<T>(caller: Caller, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Caller::Alone { uid, gid } = caller else { return act() };
+    let _back = Identity::become_(uid.0, gid.0, None, CapabilitySet::empty())?;
+    ALONE_AS.set((uid.0 != 0).then_some(uid.0));
+    let done = act();
+    ALONE_AS.set(None);
+    done
+}
+
+/// Does what the share's own rules want and no user asked for, whoever acts.
+pub(crate) fn for_the_share<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(uid) = ALONE_AS.get() else { return act() };
+    as_root()?;
+    let done = act();
+    if as_user(uid, CapabilitySet::empty()).is_err() {
+        give_up("be a user again after acting for the share");
+    }
+    done
 }
 
 /// Undoes in reverse what has been done so far.
@@ -75,20 +91,20 @@ struct Identity {
 }
 
 impl Identity {
-    fn become_(caller: Caller) -> Result<Self> {
+    /// With no more than `kept` of root's power over files; root keeps all.
+    fn become_(uid: u32, gid: u32, group: Option<GuestGid>, kept: CapabilitySet) -> Result<Self> {
         let mut back = Self { uid: false, gid: false, groups: false };
-        let Caller::User { uid, gid, group } = caller else { return Ok(back) };
         if let Some(group) = group.filter(|_| OWN.get().is_some_and(|own| own.groups)) {
             back.groups = true;
             join(group.0)?;
         }
-        if gid.0 != 0 {
+        if gid != 0 {
             back.gid = true;
-            as_group(gid.0)?;
+            as_group(gid)?;
         }
-        if uid.0 != 0 {
+        if uid != 0 {
             back.uid = true;
-            as_user(uid.0)?;
+            as_user(uid, kept)?;
         }
         Ok(back)
     }
@@ -96,14 +112,19 @@ impl Identity {
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        let undone = (!self.uid || as_user(0).is_ok())
+        let undone = (!self.uid || as_root().is_ok())
             && (!self.gid || as_group(0).is_ok())
             && (!self.groups || set_thread_groups(&[]).is_ok());
         if !undone {
-            log::error!("cannot be root of the share again after acting as a user: giving up");
-            std::process::abort();
+            give_up("be root of the share again after acting as a user");
         }
     }
+}
+
+/// Who is not sure who he is must not answer.
+fn give_up(what: &str) -> ! {
+    log::error!("cannot {what}: giving up");
+    std::process::abort();
 }
 
 /// A group that is not mapped is nobody's: then the caller is not of it.
@@ -120,18 +141,26 @@ fn as_group(gid: u32) -> Result<()> {
     if setfsgid(Gid::from_raw(ASK)).as_raw() == gid { Ok(()) } else { Err(Errno::EOVERFLOW) }
 }
 
-/// A user who is not root keeps the right to pass where the guest's kernel let him: identity decides who owns the new
-/// file, not who may make it.
-fn as_user(uid: u32) -> Result<()> {
+/// What a user keeps whom the guest's kernel has let pass: identity decides who owns the new file, not who may make it.
+const OVERRIDE: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(BESIDE);
+/// What is no power over files, but the way back.
+const BESIDE: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
+
+fn as_user(uid: u32, kept: CapabilitySet) -> Result<()> {
     setfsuid(Uid::from_raw(uid));
     if setfsuid(Uid::from_raw(ASK)).as_raw() != uid {
         return Err(Errno::EOVERFLOW);
     }
-    if uid == 0 {
-        Ok(())
-    } else {
-        effective(|permitted| permitted.difference(OF_ROOT).union(CapabilitySet::DAC_OVERRIDE))
+    effective(|permitted| permitted.intersection(kept))
+}
+
+/// Back to root, whose id this thread has never given up; nothing else is needed for that.
+fn as_root() -> Result<()> {
+    setfsuid(Uid::from_raw(0));
+    if setfsuid(Uid::from_raw(ASK)).as_raw() != 0 {
+        return Err(Errno::EOVERFLOW);
     }
+    effective(|permitted| permitted)
 }
 
 fn effective(choose: impl FnOnce(CapabilitySet) -> CapabilitySet) -> Result<()> {
@@ -141,11 +170,13 @@ fn effective(choose: impl FnOnce(CapabilitySet) -> CapabilitySet) -> Result<()> 
 
 /// Does `act` without the privilege to keep set-id bits, so that the kernel takes them away. chmod(2), write(2)
 pub(crate) fn without_fsetid<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    if ALONE_AS.get().is_some() {
+        return act();
+    }
     effective(|permitted| permitted.difference(CapabilitySet::FSETID))?;
     let done = act();
     if effective(|permitted| permitted).is_err() {
-        log::error!("cannot have CAP_FSETID again: giving up");
-        std::process::abort();
+        give_up("have CAP_FSETID again");
     }
     done
 }

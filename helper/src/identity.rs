@@ -151,6 +151,11 @@ impl Identity {
         Ok((IdMaps { uids, gids }, GuestUid(uid), GuestGid(gid)))
     }
 
+    /// Guest root is the host's root.
+    pub(crate) fn is_host_root(&self) -> bool {
+        self.maps.host_uid(GuestUid(0)) == Some(HostUid(0))
+    }
+
     /// Who guest root is on the host, for people.
     pub(crate) fn root(&self) -> String {
         match (self.maps.host_uid(GuestUid(0)), self.maps.host_gid(GuestGid(0))) {

@@ -2,7 +2,8 @@
 //!
 //! The laws of this border:
 //! - a frame that no honest server sends ends the process for good, with one log line;
-//! - the share's right is checked in [`answer`] and nowhere else;
+//! - the share's right is checked in [`answer`] and nowhere else, and there a caller whom the kernel is to judge is
+//!   become for all that follows;
 //! - what may be called is what the rows of the table say they call: [`calls`] is the seccomp list of this very share;
 //! - nothing is kept from one request to the next but a number: how many descriptors may still be in flight.
 
@@ -18,8 +19,8 @@ use postern_ipc::{Errno, Result};
 use postern_policy::right::{Right, Rights};
 use postern_policy::sandbox::seccomp::{Call, bits};
 
-use crate::pin;
-use crate::pin::{Disbelief, Pin};
+use crate::caller;
+use crate::pin::{self, Disbelief, Pin};
 use crate::share::{self, Share};
 
 /// Most descriptors of a channel's answers that the server has not taken yet. They count for the user whose id the
@@ -71,7 +72,7 @@ macro_rules! table {
         /// The system calls of a share that grants `rights`.
         pub(crate) fn calls(rights: Rights) -> Vec<Call> {
             let rows = [$(row::<op::$row>(rights)),*];
-            rows.into_iter().flatten().chain(pin::CALLS.iter().copied()).chain(BASE.iter().copied()).collect()
+            rows.into_iter().flatten().chain([pin::CALLS, caller::ALONE, BASE].concat()).collect()
         }
     };
 }
@@ -202,7 +203,10 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share) 
     let (caller, op): (Caller, O) = frame::owned(request.body)?;
     let told = log::log_enabled!(log::Level::Debug).then(|| (describe(&op, caller), Instant::now()));
     let done = match prove::<O>(request.descriptors, share) {
-        Ok(at) => share.rights.require(op.needs()).and_then(|()| op.serve(at, request.data, share, caller)),
+        Ok(at) => share
+            .rights
+            .require(op.needs())
+            .and_then(|()| caller::alone(caller, || op.serve(at, request.data, share, caller))),
         Err(Disbelief::Errno(errno)) => Err(errno),
         Err(Disbelief::Malformed(malformed)) => return Err(malformed),
     };
@@ -290,7 +294,7 @@ mod tests {
             libc::SYS_copy_file_range,
             libc::SYS_setxattr,
             libc::SYS_removexattr,
-            libc::SYS_setfsuid,
+            libc::SYS_setgroups,
         ];
         let (read, both) = (numbers(Rights::READ), numbers(Rights::READ_WRITE));
         for number in writing {

@@ -23,7 +23,11 @@ const fn need(capability: Capability, why: &'static str) -> Need {
 }
 
 /// What the operations of a read-only share need of root's power, within the map.
-const READ: &[Need] = &[need(Capability::CAP_DAC_READ_SEARCH, "the guest's kernel has judged who may read")];
+const READ: &[Need] = &[
+    need(Capability::CAP_DAC_READ_SEARCH, "the guest's kernel has judged who may read"),
+    need(Capability::CAP_SETUID, "whom no kernel has judged acts as himself; what is made is its caller's"),
+    need(Capability::CAP_SETGID, "the same of groups"),
+];
 
 /// What those of any other need.
 const WRITE: &[Need] = &[
@@ -31,8 +35,8 @@ const WRITE: &[Need] = &[
     need(Capability::CAP_CHOWN, "SetAttr changes owners"),
     need(Capability::CAP_FOWNER, "SetAttr changes what others own; O_NOATIME"),
     need(Capability::CAP_FSETID, "SetAttr sets the set-group-id bit for any group"),
-    need(Capability::CAP_SETUID, "what is made is its caller's"),
-    need(Capability::CAP_SETGID, "what is made is of its caller's group"),
+    need(Capability::CAP_SETUID, "whom no kernel has judged acts as himself; what is made is its caller's"),
+    need(Capability::CAP_SETGID, "the same of groups"),
     need(Capability::CAP_SETFCAP, "SetXattr sets file capabilities"),
 ];
 

@@ -49,7 +49,8 @@ pub(crate) fn run(args: &Args, socket: &UnixStream) -> Started<Ending> {
     log::info!("{}: {}", args.shared_dir.display(), identity.root());
     let clone = enter(args, &identity, dir)?;
     let guard = Guard::decide(args, &identity, clone.mount.source, closed);
-    let warden = Warden { args, clone, guard, channels: hello.channels };
+    let host_root = identity.is_host_root();
+    let warden = Warden { args, clone, guard, channels: hello.channels, host_root };
     let others = Others::new(socket).step("wait for signals")?;
     warden.confine()?;
     warden.watch(socket, &others)
@@ -130,6 +131,7 @@ struct Warden<'a> {
     clone: Held,
     guard: Guard,
     channels: u16,
+    host_root: bool,
 }
 
 impl Warden<'_> {
@@ -212,7 +214,10 @@ impl Warden<'_> {
     }
 
     fn welcome(&self, socket: &UnixStream, ends: &Ends) -> Result<()> {
-        send_news(socket, &News::Welcome(Facts { version: VERSION, readonly: self.args.readonly }))?;
+        send_news(
+            socket,
+            &News::Welcome(Facts { version: VERSION, readonly: self.args.readonly, host_root: self.host_root }),
+        )?;
         hand(socket, self.clone.mount.root()?.as_fd())?;
         ends.iter().try_for_each(|end| hand(socket, end.as_fd()))
     }

@@ -33,10 +33,10 @@ fn shares(by: By, options: &[&str]) -> (Sut, tempfile::TempDir) {
 
 /// Every form: ids, capabilities of a share that may be changed and of one that may not.
 const FORMS: [(By, &[&str], u64, u64); 4] = [
-    (By::Root, &[], 0x8000_00db, 0x4),
-    (By::Root, &["--uid-map=:0:100000:10:", "--gid-map=:0:100000:10:"], 0x8000_00db, 0x4),
-    (USER, &[], 0x8000_00db, 0x4),
-    (By::Root, &["--identity=host"], 0x8000_00db, 0x4),
+    (By::Root, &[], 0x8000_00db, 0xc4),
+    (By::Root, &["--uid-map=:0:100000:10:", "--gid-map=:0:100000:10:"], 0x8000_00db, 0xc4),
+    (USER, &[], 0x8000_00db, 0xc4),
+    (By::Root, &["--identity=host"], 0x8000_00db, 0xc4),
 ];
 
 #[test]

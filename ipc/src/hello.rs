@@ -23,7 +23,7 @@ use crate::frame::{body, encode, split};
 use crate::id::{GuestGid, GuestUid};
 
 /// Of the frames and the handshake together; both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of every message of the handshake.
 const LENGTH: usize = 512;
 /// Most bytes of a reason.
@@ -67,6 +67,8 @@ pub struct Share {
     pub version: u32,
     /// Nothing of it may be changed.
     pub readonly: bool,
+    /// Its root is the host's root.
+    pub host_root: bool,
 }
 
 /// Sends what opens the conversation. The kernel adds this process's credentials: in a user namespace without a map it
@@ -172,8 +174,11 @@ mod tests {
     #[test]
     fn news_come_back_as_they_went() {
         let (server, warden) = UnixStream::pair().unwrap();
-        for news in [News::Renewed, News::Refused("x".repeat(50)), News::Welcome(Share { version: 1, readonly: true })]
-        {
+        for news in [
+            News::Renewed,
+            News::Refused("x".repeat(50)),
+            News::Welcome(Share { version: 1, readonly: true, host_root: false }),
+        ] {
             send_news(&warden, &news).unwrap();
             assert_eq!(receive_news(&server), Ok(news));
         }

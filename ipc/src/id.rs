@@ -26,12 +26,21 @@ pub enum Caller {
         /// The one supplementary group that matters, when the guest sends it (FUSE_CREATE_SUPP_GROUP).
         group: Option<GuestGid>,
     },
+    /// A user nobody has judged: all of the operation is done as him and by no right of another, as if he were a
+    /// process of the host. Root is root.
+    Alone {
+        /// Becomes the file system uid.
+        uid: GuestUid,
+        /// Becomes the file system gid, and is the only group he is of.
+        gid: GuestGid,
+    },
 }
 
 impl std::fmt::Display for Caller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Root => f.write_str("root"),
+            Self::Alone { uid, gid } => write!(f, "uid={} gid={} alone", uid.0, gid.0),
             Self::User { uid, gid, group: None } => write!(f, "uid={} gid={}", uid.0, gid.0),
             Self::User { uid, gid, group: Some(group) } => write!(f, "uid={} gid={} group={}", uid.0, gid.0, group.0),
         }

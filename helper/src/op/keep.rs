@@ -14,7 +14,7 @@ use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
 use rustix::fs::{FallocateFlags, Mode, OFlags, copy_file_range, fallocate, fchmod, ftruncate, removexattr};
 
-use crate::caller::{FSETID_CALL, without_fsetid};
+use crate::caller::{for_the_share, without_fsetid};
 use crate::guard::SETID;
 use crate::pin::Pin;
 use crate::serve::Serve;
@@ -29,7 +29,6 @@ pub(crate) const CALLS: &[Call] = &[
     share::WRITE,
     share::BLOCKING,
     share::WAIT,
-    FSETID_CALL,
 ];
 
 /// Most bytes that one request copies; the guest asks again for the rest.
@@ -58,14 +57,16 @@ pub(crate) fn disarm(node: &Pin, file: &OwnedFd, share: &Share) -> Result<()> {
     if share.guard.setid {
         return Ok(());
     }
-    let now = Attr::of(file)?;
-    if now.has_setid() {
-        fchmod(file, Mode::from_raw_mode(now.mode & 0o7777 & !SETID))?;
-    }
-    match removexattr(Share::number(node), c"security.capability").map_err(Errno::from) {
-        Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
-        Err(errno) => Err(errno),
-    }
+    for_the_share(|| {
+        let now = Attr::of(file)?;
+        if now.has_setid() {
+            fchmod(file, Mode::from_raw_mode(now.mode & 0o7777 & !SETID))?;
+        }
+        match removexattr(Share::number(node), c"security.capability").map_err(Errno::from) {
+            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    })
 }
 
 /// Cuts an opened file to nothing, as O_TRUNC does.

@@ -77,7 +77,7 @@ impl Inode {
     fn new(node: NodeId, mode: u32, caller: Caller, body: Body) -> Self {
         let (uid, gid) = match caller {
             Caller::Root => (GuestUid(0), GuestGid(0)),
-            Caller::User { uid, gid, .. } => (uid, gid),
+            Caller::User { uid, gid, .. } | Caller::Alone { uid, gid } => (uid, gid),
         };
         let (now, dev) = (now(), Dev::default());
         let attr = Attr {
