@@ -16,6 +16,7 @@
 //! ```
 
 pub mod fuse;
+pub mod fuzz;
 pub mod guest;
 pub mod host;
 pub mod hostile;
