@@ -13,7 +13,7 @@ use postern_policy::journal;
 use postern_policy::sandbox::seccomp::Call;
 
 use crate::args::{ProcessArgs, ShareArgs};
-use crate::fs::tree::{Settings, Share, Tree};
+use crate::fs::tree::{Limits, Settings, Share, Tree};
 use crate::fs::walk::Walker;
 use crate::{confine, heap, launch};
 
@@ -60,7 +60,8 @@ impl<'a> Start<'a> {
         let root = take(&helper).step(step)?;
         let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
         let share = Share { root, links: Arc::clone(&links), walker };
-        let tree = Arc::new(Tree::new(share, descriptors, settings).step(step)?);
+        let tree =
+            Arc::new(Tree::new(share, Limits { descriptors, nodes: self.process.max_nodes }, settings).step(step)?);
         Ok(Met { process: self.process, helper, links, walker, tree, readonly: facts.readonly })
     }
 }

@@ -91,6 +91,27 @@ fn a_tree_may_be_a_hundred_levels_deep(share: &Share) {
     share.lookup(format!("{path}f").as_str()).unwrap();
 }
 
+// postern-server(1): --max-nodes: "Others give ENFILE, and nothing new is made, which the log says once."
+#[apply(promise)]
+fn a_guest_that_never_forgets_comes_to_an_end(on: Kind) {
+    let share = on.setup().arg("--max-nodes=1024").serve();
+    let paths = plant(&share, 1200);
+    let dir = share.lookup("d0").unwrap().nodeid;
+    let looked: Vec<_> = paths.iter().map(|path| share.lookup(path.as_str())).collect();
+    let known: Vec<_> = looked.iter().flatten().map(|entry| entry.nodeid).collect();
+    assert!(looked.iter().flatten().count() > 1000 && looked.last().unwrap().as_ref().err() == Some(&ENFILE));
+    assert_eq!(share.create("new", O_RDWR, 0o644).err(), Some(ENFILE));
+    assert_eq!(share.mkdir("new", 0o755).err(), Some(ENFILE));
+    assert_eq!(share.tmpfile("", O_RDWR, 0o600).err(), Some(ENFILE));
+    assert!(!share.host.exists("new"));
+    assert_eq!(share.get(known[0]).unwrap(), b"0");
+    assert_eq!(share.list(dir).unwrap().len(), 100);
+    assert_eq!(share.server.log().matches("(--max-nodes)").count(), 1);
+    known.iter().for_each(|&node| share.forget(node, 1));
+    share.create("new", O_RDWR, 0o644).unwrap();
+    share.lookup(paths[1199].as_str()).unwrap();
+}
+
 // FUSE: looking up and forgetting for ever costs nothing that lasts
 #[apply(behaviour)]
 fn forgotten_nodes_leave_no_descriptors(share: &Share) {

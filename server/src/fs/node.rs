@@ -5,10 +5,13 @@
 //! that were not used since it last came by. A node that is open keeps its own; one that cannot be found by name any more
 //! loses it last, and is forgotten with it: a guest that never gives references back fills no memory with such nodes.
 //!
+//! A guest that never forgets comes to an end at `most` nodes.
+//!
 //! One lock guards the table; no system call is made under it.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
@@ -22,6 +25,9 @@ use super::{NodeId, ROOT};
 pub struct Nodes {
     table: Mutex<Table>,
     most_held: usize,
+    most: usize,
+    /// It was said that there are too many.
+    told: AtomicBool,
 }
 
 struct Table {
@@ -94,8 +100,8 @@ pub enum Place {
 }
 
 impl Nodes {
-    /// A table that knows the root only.
-    pub fn new(root: OwnedFd, attr: &Attr, most_held: usize) -> Self {
+    /// A table that knows the root only; it may come to know `most` nodes, and hold descriptors of `most_held`.
+    pub fn new(root: OwnedFd, attr: &Attr, most_held: usize, most: usize) -> Self {
         let identity = Identity::of(attr);
         let node =
             Node { identity, seen: None, lookups: 1, children: 0, opens: 0, pin: Some(Arc::new(root)), used: true };
@@ -105,7 +111,7 @@ impl Nodes {
             clock: VecDeque::new(),
             next: ROOT.0.wrapping_add(1),
         };
-        Self { table: Mutex::new(table), most_held }
+        Self { table: Mutex::new(table), most_held, most, told: AtomicBool::new(false) }
     }
 
     /// The file system that a node is of.
@@ -129,16 +135,39 @@ impl Nodes {
         drop(gone);
     }
 
+    /// There is room for one more, which is asked before one is made.
+    ///
+    /// # Errors
+    /// ENFILE if there is not; the first time the log says so.
+    pub fn room(&self) -> Result<()> {
+        if self.lock().nodes.len() < self.most { Ok(()) } else { Err(self.full()) }
+    }
+
+    fn full(&self) -> Errno {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            log::warn!("the guest knows {} files and may know no more (--max-nodes): others give ENFILE", self.most);
+        }
+        Errno::ENFILE
+    }
+
     /// A name led to a file: its node, with one more reference of the guest.
-    pub fn found(&self, parent: NodeId, name: &FileName, attr: &Attr) -> NodeId {
-        self.lock().found(Some(Seen::new(parent, name)), Identity::of(attr))
+    ///
+    /// # Errors
+    /// ENFILE if it is one too many.
+    pub fn found(&self, parent: NodeId, name: &FileName, attr: &Attr) -> Result<NodeId> {
+        let found = self.lock().found(Some(Seen::new(parent, name)), Identity::of(attr), self.most);
+        found.ok_or_else(|| self.full())
     }
 
     /// A file without a name was made: it keeps its descriptor for as long as it lives.
-    pub fn nameless(&self, attr: &Attr, pin: OwnedFd) -> NodeId {
-        let node = self.lock().found(None, Identity::of(attr));
+    ///
+    /// # Errors
+    /// ENFILE if it is one too many.
+    pub fn nameless(&self, attr: &Attr, pin: OwnedFd) -> Result<NodeId> {
+        let found = self.lock().found(None, Identity::of(attr), self.most);
+        let node = found.ok_or_else(|| self.full())?;
         self.hold(node, Arc::new(pin));
-        node
+        Ok(node)
     }
 
     /// The guest gives references back; more than it has, and those of the root, change nothing.
@@ -250,11 +279,12 @@ impl Nodes {
 }
 
 impl Table {
-    fn found(&mut self, seen: Option<Seen>, identity: Identity) -> NodeId {
+    fn found(&mut self, seen: Option<Seen>, identity: Identity, most: usize) -> Option<NodeId> {
         let known = self.by_identity.get(&identity.id).copied();
         let node = match known.filter(|id| self.nodes.get(id).is_some_and(|node| node.identity == identity)) {
             Some(node) => node,
-            None => self.add(identity),
+            None if self.nodes.len() < most => self.add(identity),
+            None => return None,
         };
         if let Some(entry) = self.nodes.get_mut(&node) {
             entry.lookups = entry.lookups.saturating_add(1);
@@ -263,7 +293,7 @@ impl Table {
                 self.see(node, seen);
             }
         }
-        node
+        Some(node)
     }
 
     fn add(&mut self, identity: Identity) -> NodeId {
@@ -389,14 +419,14 @@ mod tests {
     }
 
     fn nodes(most_held: usize) -> Nodes {
-        Nodes::new(null(), &attr(1, 0), most_held)
+        Nodes::new(null(), &attr(1, 0), most_held, 1000)
     }
 
     #[test]
     fn two_names_of_one_file_are_one_node() {
         let nodes = nodes(8);
-        let a = nodes.found(ROOT, &name("a"), &attr(5, 0));
-        assert_eq!(nodes.found(ROOT, &name("b"), &attr(5, 0)), a);
+        let a = nodes.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
+        assert_eq!(nodes.found(ROOT, &name("b"), &attr(5, 0)).unwrap(), a);
         nodes.forget(a, 1);
         assert!(nodes.place(a).is_ok());
         nodes.forget(a, 1);
@@ -406,8 +436,8 @@ mod tests {
     #[test]
     fn an_inode_number_given_to_a_new_file_is_a_new_node() {
         let nodes = nodes(8);
-        let old = nodes.found(ROOT, &name("a"), &attr(5, 0));
-        assert_ne!(nodes.found(ROOT, &name("a"), &attr(5, 1)), old);
+        let old = nodes.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
+        assert_ne!(nodes.found(ROOT, &name("a"), &attr(5, 1)).unwrap(), old);
     }
 
     #[test]
@@ -416,7 +446,7 @@ mod tests {
         nodes.forget(ROOT, u64::MAX);
         assert!(nodes.place(ROOT).is_ok());
         nodes.forget(NodeId(99), 1);
-        let a = nodes.found(ROOT, &name("a"), &attr(5, 0));
+        let a = nodes.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
         nodes.forget(a, u64::MAX);
         assert_eq!(nodes.count().0, 1);
     }
@@ -424,8 +454,8 @@ mod tests {
     #[test]
     fn a_forgotten_directory_stays_while_something_was_seen_in_it() {
         let nodes = nodes(8);
-        let dir = nodes.found(ROOT, &name("d"), &attr(5, 0));
-        let file = nodes.found(dir, &name("f"), &attr(6, 0));
+        let dir = nodes.found(ROOT, &name("d"), &attr(5, 0)).unwrap();
+        let file = nodes.found(dir, &name("f"), &attr(6, 0)).unwrap();
         nodes.forget(dir, 1);
         assert!(nodes.place(dir).is_ok());
         nodes.forget(file, 1);
@@ -435,7 +465,8 @@ mod tests {
     #[test]
     fn only_so_many_descriptors_are_held_and_the_used_ones_stay() {
         let nodes = nodes(4);
-        let ids: Vec<_> = (0..20).map(|i| nodes.found(ROOT, &name(&i.to_string()), &attr(10 + i, 0))).collect();
+        let ids: Vec<_> =
+            (0..20).map(|i| nodes.found(ROOT, &name(&i.to_string()), &attr(10 + i, 0)).unwrap()).collect();
         for &id in &ids {
             nodes.hold(id, Arc::new(null()));
             let _ = nodes.place(ids[0]);
@@ -448,11 +479,11 @@ mod tests {
     #[test]
     fn a_node_without_a_name_keeps_its_descriptor() {
         let nodes = nodes(2);
-        let a = nodes.found(ROOT, &name("a"), &attr(5, 0));
+        let a = nodes.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
         nodes.hold(a, Arc::new(null()));
         nodes.unnamed(a, ROOT, &name("a"), Arc::new(null()));
         for i in 0..10 {
-            let other = nodes.found(ROOT, &name(&i.to_string()), &attr(10 + i, 0));
+            let other = nodes.found(ROOT, &name(&i.to_string()), &attr(10 + i, 0)).unwrap();
             nodes.hold(other, Arc::new(null()));
         }
         assert!(matches!(nodes.place(a), Ok(Place::Pinned(_))));
@@ -463,7 +494,7 @@ mod tests {
     fn nodes_that_nothing_leads_to_any_more_do_not_pile_up() {
         let nodes = nodes(4);
         let gone = (0..1000).map(|i| {
-            let node = nodes.found(ROOT, &name("a"), &attr(10 + i, 0));
+            let node = nodes.found(ROOT, &name("a"), &attr(10 + i, 0)).unwrap();
             nodes.unnamed(node, ROOT, &name("a"), Arc::new(null()));
             assert!(matches!(nodes.place(node), Ok(Place::Pinned(_))), "the last one has its descriptor");
             node
@@ -480,11 +511,11 @@ mod tests {
     #[test]
     fn a_node_without_a_name_stays_as_long_as_it_is_open() {
         let nodes = nodes(4);
-        let open = nodes.found(ROOT, &name("a"), &attr(5, 0));
+        let open = nodes.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
         nodes.opened(open);
         nodes.unnamed(open, ROOT, &name("a"), Arc::new(null()));
         for i in 0..100 {
-            let node = nodes.found(ROOT, &name("b"), &attr(10 + i, 0));
+            let node = nodes.found(ROOT, &name("b"), &attr(10 + i, 0)).unwrap();
             nodes.unnamed(node, ROOT, &name("b"), Arc::new(null()));
         }
         assert!(matches!(nodes.place(open), Ok(Place::Pinned(_))));
@@ -493,8 +524,8 @@ mod tests {
     #[test]
     fn where_a_node_was_last_seen_is_held_and_follows_its_name() {
         let nodes = nodes(8);
-        let dir = nodes.found(ROOT, &name("d"), &attr(5, 0));
-        let file = nodes.found(ROOT, &name("f"), &attr(6, 0));
+        let dir = nodes.found(ROOT, &name("d"), &attr(5, 0)).unwrap();
+        let file = nodes.found(ROOT, &name("f"), &attr(6, 0)).unwrap();
         nodes.renamed(file, dir, &name("g"));
         assert_eq!(nodes.seen(file), Ok((dir, name("g"))));
         nodes.forget(dir, 1);
@@ -508,11 +539,26 @@ mod tests {
     #[test]
     fn a_reset_leaves_the_root_only() {
         let nodes = nodes(8);
-        let dir = nodes.found(ROOT, &name("d"), &attr(5, 0));
-        nodes.found(dir, &name("f"), &attr(6, 0));
+        let dir = nodes.found(ROOT, &name("d"), &attr(5, 0)).unwrap();
+        nodes.found(dir, &name("f"), &attr(6, 0)).unwrap();
         nodes.hold(dir, Arc::new(null()));
         nodes.reset();
         assert_eq!(nodes.count(), (1, 0));
         assert!(nodes.place(ROOT).is_ok());
+    }
+
+    #[test]
+    fn there_are_no_more_nodes_than_may_be() {
+        let nodes = Nodes::new(null(), &attr(1, 0), 4, 3);
+        let a = nodes.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
+        nodes.found(ROOT, &name("b"), &attr(6, 0)).unwrap();
+        assert_eq!(
+            (nodes.room(), nodes.found(ROOT, &name("c"), &attr(7, 0))),
+            (Err(Errno::ENFILE), Err(Errno::ENFILE))
+        );
+        assert_eq!(nodes.found(ROOT, &name("link"), &attr(5, 0)), Ok(a));
+        nodes.forget(a, 2);
+        assert_eq!(nodes.room(), Ok(()));
+        nodes.found(ROOT, &name("c"), &attr(7, 0)).unwrap();
     }
 }

@@ -55,23 +55,32 @@ pub struct Settings {
     pub writeout: Writeout,
 }
 
+/// How much a guest may make the server hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Descriptors in all.
+    pub descriptors: u64,
+    /// Nodes, most of them without a descriptor.
+    pub nodes: u64,
+}
+
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
 
 impl Tree {
-    /// Of a share, with `descriptors` in all: an eighth for locks, half of the rest for nodes, and as many open files as
-    /// leave each of them its node's descriptor too.
+    /// Of a share. An eighth of the descriptors is for locks, half of the rest for nodes, and as many open files as leave
+    /// each of them its node's descriptor too.
     ///
     /// # Errors
     /// Those of statx(2).
-    pub fn new(share: Share, descriptors: u64, settings: Settings) -> Result<Self> {
+    pub fn new(share: Share, limits: Limits, settings: Settings) -> Result<Self> {
         let Share { root, links, walker } = share;
         let walk = Walk::new(Arc::clone(&links), walker);
         let attr = walk.attr(root.as_fd())?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let for_locks = descriptors / 8;
-        let half = count(descriptors.saturating_sub(OTHERS).saturating_sub(for_locks) / 2);
-        let (nodes, files) = (Nodes::new(root, &attr, half), Files::new(half));
+        let for_locks = limits.descriptors / 8;
+        let half = count(limits.descriptors.saturating_sub(OTHERS).saturating_sub(for_locks) / 2);
+        let (nodes, files) = (Nodes::new(root, &attr, half, count(limits.nodes)), Files::new(half));
         let locks = Locks::new(count(for_locks));
         let devices = Devices::new(settings.multidevs, &attr);
         Ok(Self { nodes, files, locks, walk, links, devices, writeout: settings.writeout })
@@ -128,13 +137,14 @@ impl Tree {
     where
         O: for<'a> Op<At<std::os::fd::BorrowedFd<'a>> = [std::os::fd::BorrowedFd<'a>; 1], Reply = Attr>,
     {
+        self.nodes.room()?;
         let attr = self.ask(caller, parent, op, |attr, _, _| attr)?;
         self.entry(parent, name, attr)
     }
 
     fn entry(&self, parent: NodeId, name: &FileName, attr: Attr) -> Result<Entry> {
         let shown = self.devices.shown(attr)?;
-        Ok(Entry { node: self.nodes.found(parent, name, &attr), attr: shown })
+        Ok(Entry { node: self.nodes.found(parent, name, &attr)?, attr: shown })
     }
 
     /// The node a name stands for, if the guest knows it, and a descriptor of it, because the name is about to go.
@@ -397,6 +407,7 @@ impl Fs for Tree {
         flags: OpenFlags,
     ) -> Result<(Entry, Fh)> {
         self.files.room()?;
+        self.nodes.room()?;
         let op = op::Create { name: *name, mode, umask, flags };
         let (attr, file) = self.ask(caller, parent, &op, |attr, [file], _| (attr, file))?;
         let entry = self.entry(parent, name, attr)?;
@@ -412,10 +423,11 @@ impl Fs for Tree {
         flags: OpenFlags,
     ) -> Result<(Entry, Fh)> {
         self.files.room()?;
+        self.nodes.room()?;
         let op = op::TmpFile { mode, umask, flags };
         let (attr, pin, file) = self.ask(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
         let shown = self.devices.shown(attr)?;
-        let entry = Entry { node: self.nodes.nameless(&attr, pin), attr: shown };
+        let entry = Entry { node: self.nodes.nameless(&attr, pin)?, attr: shown };
         Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
     }
 
