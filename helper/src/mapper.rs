@@ -12,12 +12,10 @@ use std::process::Command;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::host::{HostGid, HostUid};
 use postern_policy::idmap::{IdMap, IdMaps};
+use postern_policy::subid;
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 
 use crate::sys;
-
-/// Where distributions put the tools.
-const PLACES: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 
 /// How a map gets into the kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,9 +33,8 @@ pub(crate) struct Tool(PathBuf);
 impl Tool {
     /// Looks for it.
     pub(crate) fn find(name: &str) -> Result<Self, Fatal> {
-        let candidates = PLACES.iter().map(|place| PathBuf::from(place).join(name));
-        candidates.into_iter().find(|path| path.is_file()).map(Self).ok_or_else(|| {
-            Fatal::new(format!("find {name}"), format!("not in {}", PLACES.join(", ")))
+        subid::tool(name).map(Self).ok_or_else(|| {
+            Fatal::new(format!("find {name}"), format!("not in {}", subid::PLACES.join(", ")))
                 .hint("install the package uidmap")
         })
     }

@@ -1,6 +1,16 @@
 //! Subordinate ids: what the administrator gave a user in `/etc/subuid` and `/etc/subgid`. subuid(5), subgid(5)
 
+use std::path::{Path, PathBuf};
+
 use crate::idmap::{BadMap, Extent, IdMap};
+
+/// Where distributions put newuidmap(1) and newgidmap(1); never looked for through $PATH.
+pub const PLACES: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+
+/// The program of this name that writes maps for users.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    PLACES.iter().map(|place| Path::new(place).join(name)).find(|path| path.is_file())
+}
 
 /// One line: `count` ids from `first` on belong to a user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod confine;
 mod content;
+pub mod doctor;
 pub mod dropin;
 pub mod fs;
 pub mod fuse;

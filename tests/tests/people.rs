@@ -51,6 +51,24 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+// postern(1): doctor: "good ... BAD ... what would mend it is said behind"; EXIT STATUS
+#[test]
+fn the_doctor_says_whether_sharing_works_and_what_mends_it() {
+    let doctor = bin_dir().join("postern");
+    let said = |output: &Output| String::from_utf8(output.stdout.clone()).unwrap();
+    let well = by(Command::new(&doctor).arg("doctor").arg(place().path("share")));
+    assert_eq!(well.status.code(), Some(0), "{}", said(&well));
+    assert!(said(&well).lines().any(|line| line.starts_with("good  kernel: ")), "{}", said(&well));
+    let nowhere = by(Command::new(&doctor).args(["doctor", "/no/such/directory"]));
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert_says(&said(&nowhere), &["BAD   directory: /no/such/directory: ENOENT", "create it"]);
+    let script = r#"echo 0 >/proc/sys/user/max_user_namespaces && exec "$0" doctor"#;
+    let mut confined = Command::new("unshare");
+    let confined = by(confined.args(["--user", "--map-root-user", "sh", "-c", script]).arg(&doctor));
+    assert_eq!(confined.status.code(), Some(1), "{confined:?}");
+    assert_says(&said(&confined), &["BAD   user namespaces: ", "ENOSPC", "sysctl user.max_user_namespaces=10000"]);
+}
+
 /// The line about a directory, which the helper says, and the server's, which points to it.
 fn about_dir(dir: &Path) -> String {
     let scratch = place();

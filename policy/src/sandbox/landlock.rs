@@ -48,6 +48,15 @@ pub fn enforce(allow: Allow<'_>) -> Result<(), Fatal> {
     }
 }
 
+/// Whether the kernel has what [`enforce`] needs; nothing is restricted.
+///
+/// # Errors
+/// As [`enforce`].
+pub fn probe() -> Result<(), Fatal> {
+    let wanted = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    wanted.handle_access(AccessFs::from_all(FLOOR)).and_then(Ruleset::create).map(drop).map_err(fatal)
+}
+
 fn fatal(error: impl Display) -> Fatal {
     Fatal::new("enter a landlock domain", error)
 }

@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use postern_policy::fatal::{Fatal, Step as _};
+use postern_server::doctor::{self, Patient};
 use postern_server::fuse::TAG_MAX;
 
 /// The program that serves.
@@ -27,6 +28,14 @@ struct Cli {
 enum Action {
     /// Share a directory, and say what to put on QEMU's command line
     Run(Run),
+    /// Look whether this host can share directories, and say what would mend it if not
+    Doctor(Doctor),
+}
+
+#[derive(Args)]
+struct Doctor {
+    /// The directory to be shared
+    dir: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -45,14 +54,23 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    let Action::Run(args) = Cli::parse().command;
-    match run(&args) {
-        Ok(never) => match never {},
+    let done = match Cli::parse().command {
+        Action::Run(args) => run(&args).map(|never| match never {}),
+        Action::Doctor(args) => examine(&args),
+    };
+    match done {
+        Ok(code) => code,
         Err(fatal) => {
             fatal.tell("postern");
             ExitCode::FAILURE
         }
     }
+}
+
+fn examine(args: &Doctor) -> Result<ExitCode, Fatal> {
+    let (text, works) = doctor::report(&doctor::examine(&Patient::here(args.dir.as_deref())));
+    tell(&text).step("say what was found")?;
+    Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Becomes the server.
