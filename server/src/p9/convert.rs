@@ -130,6 +130,11 @@ pub(super) fn open_flags(raw: u32, uid: u32) -> Result<OpenFlags> {
     Ok(flags)
 }
 
+/// Only a directory is to be opened. linux/net/9p/9p.h: P9_DOTL_DIRECTORY
+pub(super) fn wants_dir(raw: u32) -> bool {
+    raw & 0o200_000 != 0
+}
+
 /// The answer to Tstatfs.
 pub(super) fn statfs(space: &Space) -> Rstatfs {
     let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);

@@ -7,7 +7,7 @@ use postern_ipc::attr::{Attr, Dev, Mode, NodeKind, OpenFlags, RenameFlags};
 use postern_ipc::name::{FileName, Target};
 use postern_ipc::{Errno, Result};
 
-use super::convert::{changes, creator, getattr as attributes, kills_setid, open_flags, statfs as space};
+use super::convert::{changes, creator, getattr as attributes, kills_setid, open_flags, statfs as space, wants_dir};
 use super::fid::{Fid, Found, Held, Opened, Role};
 use super::listing::{Entries, LONGEST};
 use super::lock::{getlock, lock};
@@ -180,6 +180,9 @@ fn lopen<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlopen) -> Result<Rlopen> {
     fid.is_walked()?;
     let flags = open_flags(t.flags, fid.uid)?;
     let attr = s.fs.getattr(fid.node(), None)?;
+    if wants_dir(t.flags) && attr.kind() != libc::S_IFDIR {
+        return Err(Errno::ENOTDIR);
+    }
     let opened = s.open(&fid, &attr, flags)?;
     s.fids.replace(t.fid, &fid, fid.with(Role::Opened(opened)))?;
     Ok(Rlopen { qid: Qid::of(&attr), iounit: 0 })
