@@ -1,4 +1,4 @@
-//! Who serves a share: postern in its four identity cases, or a peer.
+//! Who serves a share: postern in its identity cases, over virtio-fs or 9P, or a peer.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,6 +19,10 @@ pub enum Kind {
     User,
     /// postern, started by root with `--identity=host`.
     Host,
+    /// As [`Kind::Mapped`], with a virtio-9p device.
+    P9Mapped,
+    /// As [`Kind::User`], with a virtio-9p device.
+    P9User,
     /// virtiofsd 1.14, started by root.
     Virtiofsd,
     /// The C virtiofsd of QEMU 7.2, started by root.
@@ -61,6 +65,11 @@ impl Kind {
         Setup::new(self)
     }
 
+    /// What it speaks, unless a test says otherwise.
+    pub fn frontend(self) -> Frontend {
+        if matches!(self, Self::P9Mapped | Self::P9User) { Frontend::P9 } else { Frontend::Virtiofs }
+    }
+
     /// Whether this is postern.
     pub fn is_postern(self) -> bool {
         !matches!(self, Self::Virtiofsd | Self::CVirtiofsd)
@@ -68,22 +77,27 @@ impl Kind {
 
     /// Whether guest and host number users differently.
     pub fn has_map(self) -> bool {
-        matches!(self, Self::Mapped | Self::User)
+        matches!(self, Self::Mapped | Self::User | Self::P9Mapped | Self::P9User)
     }
 
     /// Whether set-id files are refused where users of the host could run them.
     pub fn guards_host_users(self) -> bool {
-        matches!(self, Self::Root | Self::Host | Self::User)
+        matches!(self, Self::Root | Self::Host | Self::User | Self::P9User)
     }
 
     /// Whether the server's root is confined to a user namespace: no device nodes, no `trusted.*`.
     pub fn in_user_namespace(self) -> bool {
-        matches!(self, Self::Mapped | Self::Root | Self::User)
+        self.is_postern() && self != Self::Host
+    }
+
+    /// Whether the server is started by an ordinary user.
+    pub fn is_ordinary_user(self) -> bool {
+        matches!(self, Self::User | Self::P9User)
     }
 
     /// Who starts the server.
     pub fn starter(self) -> (Uid, Gid) {
-        if self == Self::User {
+        if self.is_ordinary_user() {
             let user = ordinary_user();
             (user.uid, user.gid)
         } else {
@@ -95,8 +109,8 @@ impl Kind {
     /// How the server maps user ids.
     pub fn uids(self) -> Vec<Range> {
         match self {
-            Self::Mapped => vec![MAP],
-            Self::User => {
+            Self::Mapped | Self::P9Mapped => vec![MAP],
+            Self::User | Self::P9User => {
                 let user = ordinary_user();
                 with_subordinate(user.uid.as_raw(), &user.name, "/etc/subuid")
             }
@@ -107,7 +121,7 @@ impl Kind {
     /// How the server maps group ids.
     pub fn gids(self) -> Vec<Range> {
         match self {
-            Self::User => {
+            Self::User | Self::P9User => {
                 let user = ordinary_user();
                 with_subordinate(user.gid.as_raw(), &user.name, "/etc/subgid")
             }
@@ -142,7 +156,9 @@ impl Kind {
     pub fn identity(self) -> Vec<String> {
         let Range { guest, host, count } = MAP;
         match self {
-            Self::Mapped => ["--uid-map", "--gid-map"].map(|map| format!("{map}=:{guest}:{host}:{count}:")).into(),
+            Self::Mapped | Self::P9Mapped => {
+                ["--uid-map", "--gid-map"].map(|map| format!("{map}=:{guest}:{host}:{count}:")).into()
+            }
             Self::Host => vec!["--identity=host".into()],
             _ => vec![],
         }

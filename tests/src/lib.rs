@@ -1,10 +1,10 @@
 //! What the tests stand on: a guest without a virtual machine.
 //!
 //! A [`Share`] is a directory served by one of the [`Kind`]s: postern in each of its identity cases,
-//! or a peer, which proves the tests. A test is a [`fuse::Process`] of it: it speaks FUSE over real rings in
-//! shared memory, and looks at the directory from the host's side through [`Host`].
+//! or a peer, which proves the tests. A test is a [`Process`] in the guest, whose [`Kernel`](kernel::Kernel) speaks
+//! FUSE or 9P over real rings in shared memory; and it looks at the directory from the host's side through [`Host`].
 //!
-//! A behaviour is written once, named as a sentence, and becomes one test per kind:
+//! A behaviour is written once, named as a sentence, and becomes one test per kind, whatever that kind speaks:
 //!
 //! ```ignore
 //! // open(2): "EISDIR  pathname refers to a directory and the access requested involved writing"
@@ -20,6 +20,7 @@ pub mod fuzz;
 pub mod guest;
 pub mod host;
 pub mod hostile;
+pub mod kernel;
 pub mod kind;
 pub mod memory;
 pub mod mounts;
@@ -29,6 +30,7 @@ pub mod proxy;
 pub mod ring;
 pub mod share;
 pub mod twin;
+pub mod v9fs;
 pub mod vmm;
 
 pub use fuse::{File, Process};
@@ -42,7 +44,7 @@ pub mod prelude {
     pub use crate::host::{Host, ids};
     pub use crate::kind::Kind;
     pub use crate::share::{Cache, Setup, Share};
-    pub use crate::{behaviour, promise};
+    pub use crate::{behaviour, promise, virtiofs};
     pub use libc::{
         O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, S_IFBLK, S_IFCHR,
         S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
@@ -56,12 +58,21 @@ pub mod prelude {
 #[macro_export]
 macro_rules! behaviour {
     ($($function:tt)*) => {
+        $crate::each! { mapped Mapped, root Root, user User, host Host, p9_mapped P9Mapped, p9_user P9User,
+            virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd; $($function)* }
+    };
+}
+
+/// A behaviour of virtio-fs: its very requests and replies, or what 9P leaves to the guest's kernel.
+#[macro_export]
+macro_rules! virtiofs {
+    ($($function:tt)*) => {
         $crate::each! { mapped Mapped, root Root, user User, host Host, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd;
             $($function)* }
     };
 }
 
-/// A behaviour that postern promises and the peers do not.
+/// A behaviour that postern promises and the peers do not. It says itself which protocol it is about.
 #[macro_export]
 macro_rules! promise {
     ($($function:tt)*) => {

@@ -34,16 +34,35 @@ pub struct Pending {
     ticket: Ticket,
 }
 
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Number of its qid.
+    pub ino: u64,
+    /// Where to go on.
+    pub next: u64,
+    /// DT_*.
+    pub kind: u8,
+    /// Its name.
+    pub name: Vec<u8>,
+}
+
 impl Client {
     /// A device to which nothing was said yet.
     pub fn unmounted(vmm: Vmm) -> Self {
         Self { vmm, tags: AtomicU16::new(0), fids: AtomicU32::new(ROOT + 1) }
     }
 
-    /// Agrees on the dialect, and attaches as the guest's root.
-    pub fn mount(vmm: Vmm) -> Self {
+    /// Agrees on the dialect.
+    pub fn agreed(vmm: Vmm) -> Self {
         let client = Self::unmounted(vmm);
         assert_eq!(client.version(1 << 20, b"9P2000.L"), Ok((1 << 20, b"9P2000.L".to_vec())));
+        client
+    }
+
+    /// Agrees on the dialect, and attaches as the guest's root.
+    pub fn mount(vmm: Vmm) -> Self {
+        let client = Self::agreed(vmm);
         client.attach_as(ROOT, 0).expect("attached");
         client
     }
@@ -153,6 +172,12 @@ impl Client {
 
     /// Treaddir once: names, and where the next are.
     pub fn readdir(&self, fid: u32, offset: u64, count: u32) -> Result<Vec<(String, u64)>> {
+        let text = |entry: Entry| (String::from_utf8(entry.name).expect("UTF-8"), entry.next);
+        Ok(self.entries(fid, offset, count)?.into_iter().map(text).collect())
+    }
+
+    /// Treaddir once.
+    pub fn entries(&self, fid: u32, offset: u64, count: u32) -> Result<Vec<Entry>> {
         let body = self.recv(self.send(&Treaddir { fid, offset, count }, &[], count as usize))?;
         let mut from = Reader::new(decode::<Rreaddir<'_>>(&body).data.0);
         let mut entries = Vec::new();
@@ -161,10 +186,16 @@ impl Client {
             let next = u64::get(&mut from).expect("an offset");
             let kind = u8::get(&mut from).expect("a kind");
             assert_eq!(qid.kind & 0x80 != 0, kind == libc::DT_DIR, "qid and kind differ");
-            let name = Text::get(&mut from).expect("a name");
-            entries.push((String::from_utf8(name.0.to_vec()).expect("UTF-8"), next));
+            let name = Text::get(&mut from).expect("a name").0.to_vec();
+            entries.push(Entry { ino: qid.path, next, kind, name });
         }
         Ok(entries)
+    }
+
+    /// Treadlink.
+    pub fn readlink(&self, fid: u32) -> Result<Vec<u8>> {
+        let body = self.recv(self.send(&Treadlink { fid }, &[], 0))?;
+        Ok(decode::<Rreadlink<'_>>(&body).target.0.to_vec())
     }
 
     /// Tgetattr.

@@ -19,6 +19,7 @@ use crate::fuse::{LINUX, Link, Process};
 use crate::host::{Host, names};
 use crate::kind::{Frontend, Kind};
 use crate::p9::Client;
+use crate::v9fs::Mount;
 use crate::vmm::{Machine, Vmm};
 
 /// Where a real file system is.
@@ -60,7 +61,7 @@ pub struct Setup {
 impl Setup {
     /// Extended attributes on, set-id bits killed when the guest asks, all else as it comes.
     pub fn new(kind: Kind) -> Self {
-        Self {
+        let setup = Self {
             kind,
             frontend: Frontend::Virtiofs,
             machine: Machine::default(),
@@ -76,7 +77,8 @@ impl Setup {
             plant: |_| {},
             under: Vec::new(),
             args: Vec::new(),
-        }
+        };
+        if kind.frontend() == Frontend::P9 { setup.p9() } else { setup }
     }
 
     /// Served as a virtio-9p device.
@@ -288,8 +290,11 @@ impl Server {
     /// A guest that mounts the share.
     pub fn mount(&self, setup: &Setup) -> Process {
         let vmm = Vmm::connect(self.connect(), &setup.machine);
-        let link = if setup.initialised { Link::open(vmm, setup.offer) } else { Link::unopened(vmm) };
-        Process::new(Arc::new(link))
+        match setup.frontend {
+            Frontend::P9 => Process::new(Arc::new(Mount::new(Client::agreed(vmm), setup.posix_acl))),
+            Frontend::Virtiofs if setup.initialised => Process::new(Arc::new(Link::open(vmm, setup.offer))),
+            Frontend::Virtiofs => Process::new(Arc::new(Link::unopened(vmm))),
+        }
     }
 
     /// Whether the process has not ended.
@@ -456,7 +461,7 @@ impl Scratch {
         let log = fs::File::create(self.path("log")).expect("own directory");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
         command.current_dir("/");
-        if geteuid().is_root() && kind == Kind::User {
+        if geteuid().is_root() && kind.is_ordinary_user() {
             let (uid, gid) = kind.starter();
             command.uid(uid.as_raw()).gid(gid.as_raw());
         }

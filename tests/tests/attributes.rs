@@ -384,7 +384,7 @@ fn root_may_access_all_but_what_nobody_may_execute(share: &Share) {
 }
 
 // FUSE: entry_valid and attr_valid say for how long the guest may believe what it was told
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn the_cache_policy_decides_how_long_names_are_believed(on: Kind) {
     let valid = |cache| {
         let share = on.setup().cache(cache).serve();

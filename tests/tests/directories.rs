@@ -131,7 +131,7 @@ fn a_large_directory_is_read_whole(share: &Share) {
 }
 
 // FUSE: READDIRPLUS is READDIR with a LOOKUP of each entry
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn readdirplus_looks_every_entry_up(share: &Share) {
     share.put("f", b"hello").unwrap();
     share.mkdir("d", 0o750).unwrap();
@@ -148,7 +148,7 @@ fn readdirplus_looks_every_entry_up(share: &Share) {
 }
 
 // FUSE: a READDIRPLUS entry with nodeid 0 was not looked up; Linux never forgets those of "." and ".."
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn readdirplus_looks_up_neither_dot_nor_dotdot(share: &Share) {
     let dir = share.opendir(ROOT_ID).unwrap();
     let entries = share.readdirplus(&dir, 0, 65_536).unwrap();
@@ -157,7 +157,7 @@ fn readdirplus_looks_up_neither_dot_nor_dotdot(share: &Share) {
 }
 
 // FUSE: each entry of a READDIRPLUS with a nodeid adds one to the node's look-up count
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn readdirplus_counts_as_a_lookup(share: &Share) {
     let made = share.mkdir("d", 0o755).unwrap();
     let dir = share.opendir(ROOT_ID).unwrap();
@@ -167,7 +167,7 @@ fn readdirplus_counts_as_a_lookup(share: &Share) {
 }
 
 // FUSE: a READDIRPLUS entry that does not fit is not looked up, and comes with the next
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn readdirplus_goes_on_where_it_was(share: &Share) {
     let names = fill(share, "d", 100);
     let dir = share.opendir("d").unwrap();
@@ -184,7 +184,7 @@ fn readdirplus_goes_on_where_it_was(share: &Share) {
 }
 
 // FUSE: READDIR and READDIRPLUS of one open directory share their offsets
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn readdir_goes_on_where_readdirplus_was(share: &Share) {
     fill(share, "d", 30);
     let dir = share.opendir("d").unwrap();
@@ -223,8 +223,8 @@ fn a_directory_is_synchronised(share: &Share) {
 }
 
 // FUSE: READDIRPLUS and the guest's choice of it are granted to those who offer
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn readdirplus_is_left_to_the_guest(share: &Share) {
     let both = InitFlags::DO_READDIRPLUS | InitFlags::READDIRPLUS_AUTO;
-    assert_eq!(share.link.granted() & both, both);
+    assert_eq!(share.granted() & both, both);
 }

@@ -44,8 +44,8 @@ fn assert_ring_harms_nobody(share: &Share) {
     std::thread::sleep(A_MOMENT);
     let spent = share.server.cpu_time() - before;
     assert!(spent < A_MOMENT / 2, "{spent:?} of {A_MOMENT:?} spent on nothing");
-    share.link.vmm.reboot();
-    share.link.init(LINUX).unwrap();
+    share.fuse().vmm.reboot();
+    share.fuse().init(LINUX).unwrap();
     share.getattr(ROOT_ID).unwrap();
     share.server.assert_contained();
 }
@@ -245,8 +245,8 @@ fn files_and_directories_do_not_mix(share: &Share) {
 
 /// Sends a request that may be answered in any way, or not at all; what is answered keeps the rules.
 fn poke(share: &Share, ring: usize, request: &Request<'_>) {
-    let pending = share.link.send(ring, Caller::ROOT, request);
-    if let Some(reply) = share.link.recv_any(pending, PATIENCE) {
+    let pending = share.fuse().send(ring, Caller::ROOT, request);
+    if let Some(reply) = share.fuse().recv_any(pending, PATIENCE) {
         assert!(reply.is_empty() || reply.len() >= size_of::<OutHeader>());
     }
 }
@@ -403,7 +403,7 @@ fn nothing_is_answered_before_init(on: Kind) {
     let statfs = Request::new(opcode::STATFS, ROOT_ID).room::<StatfsOut>();
     assert!(share.raw(&statfs).is_err());
     assert!(share.raw(&Request::new(opcode::LOOKUP, ROOT_ID).name(b"f").room::<EntryOut>()).is_err());
-    share.link.init(LINUX).unwrap();
+    share.fuse().init(LINUX).unwrap();
     share.raw(&statfs).unwrap();
 }
 
@@ -418,7 +418,7 @@ fn a_broken_init_is_refused(on: Kind) {
     assert!(share.raw(&init(InitIn { major: 6, minor: 99, ..Default::default() }.as_bytes())).is_err());
     let _ = share.raw(&init(&[0xff; 64]));
     let _ = share.raw(&init(InitIn { major: 7, minor: 0, ..Default::default() }.as_bytes()));
-    share.link.init(LINUX).unwrap();
+    share.fuse().init(LINUX).unwrap();
     share.getattr(ROOT_ID).unwrap();
 }
 
@@ -457,16 +457,16 @@ fn hostile_ring(on: Kind, attack: impl FnOnce(&Share)) {
 
 /// Puts a good request into slot 0 of ring 1 and gives the addresses of request and reply.
 fn good_request(share: &Share) -> (u64, u64) {
-    let ring = share.link.vmm.ring(1);
+    let ring = share.fuse().vmm.ring(1);
     let header = InHeader { len: 40, opcode: opcode::STATFS, nodeid: ROOT_ID, unique: 99, ..Default::default() };
     let at = ring.slot_addr(0);
-    share.link.vmm.mem.write(at, header.as_bytes());
+    share.fuse().vmm.mem.write(at, header.as_bytes());
     (at, at + 4096)
 }
 
 /// Offers a chain of these descriptors, the first at index 0, and gives the device a moment.
 fn offer(share: &Share, chain: &[Descriptor]) {
-    let mut ring = share.link.vmm.ring(1);
+    let mut ring = share.fuse().vmm.ring(1);
     for (index, &desc) in (0..).zip(chain) {
         ring.set_desc(index, desc);
     }
@@ -501,7 +501,7 @@ fn a_chain_that_leaves_the_table_ends(on: Kind) {
 fn a_head_outside_the_table_is_not_taken(on: Kind) {
     for head in [1024, u16::MAX] {
         hostile_ring(on, |share| {
-            let mut ring = share.link.vmm.ring(1);
+            let mut ring = share.fuse().vmm.ring(1);
             ring.offer(head);
             let _ = ring.used(A_MOMENT);
         });
@@ -528,12 +528,12 @@ fn a_buffer_outside_memory_is_an_error(on: Kind) {
 fn data_outside_memory_is_answered(share: &Share) {
     bait(share);
     let file = share.open("f", O_RDWR).unwrap();
-    let mut ring = share.link.vmm.ring(1);
+    let mut ring = share.fuse().vmm.ring(1);
     let at = ring.slot_addr(0);
     let write = WriteIn { fh: file.fh, size: 4096, ..Default::default() };
     let len = 40 + size_of::<WriteIn>() as u32 + 4096;
     let header = InHeader { len, opcode: opcode::WRITE, nodeid: file.node, unique: 99, ..Default::default() };
-    share.link.vmm.mem.write(at, &[header.as_bytes(), write.as_bytes()].concat());
+    share.fuse().vmm.mem.write(at, &[header.as_bytes(), write.as_bytes()].concat());
     let piece = |addr, len, writable| Piece { addr, len, writable };
     let pieces = vec![piece(at, len - 4096, false), piece(0x10_0000, 4096, false), piece(at + 4096, 24, true)];
     let ticket = ring.send_pieces(pieces);
@@ -601,7 +601,7 @@ fn a_broken_indirect_table_is_refused(on: Kind) {
             let table = reply + 4096;
             let (head, entries) = attack(table, request);
             for (index, &entry) in (0..).zip(&entries) {
-                share.link.vmm.mem.write_obj(table + 16 * index, entry);
+                share.fuse().vmm.mem.write_obj(table + 16 * index, entry);
             }
             offer(share, &[head]);
         });
@@ -617,7 +617,7 @@ fn an_endless_indirect_table_is_bounded(on: Kind) {
         let count = u64::from(u16::MAX);
         for index in 0..count {
             let next = (index + 1) as u16;
-            share.link.vmm.mem.write_obj(table + 16 * index, Descriptor::new(request, 40, NEXT, next));
+            share.fuse().vmm.mem.write_obj(table + 16 * index, Descriptor::new(request, 40, NEXT, next));
         }
         offer(share, &[Descriptor::new(table, (count * 16) as u32, INDIRECT, 0)]);
     });
@@ -628,7 +628,7 @@ fn an_endless_indirect_table_is_bounded(on: Kind) {
 fn an_available_index_out_of_range_is_no_work(on: Kind) {
     for jump in [1025, 0x4000, 0x8000, u16::MAX] {
         hostile_ring(on, |share| {
-            let mut ring = share.link.vmm.ring(1);
+            let mut ring = share.fuse().vmm.ring(1);
             let idx = ring.avail_idx().wrapping_add(jump);
             ring.set_avail_idx(idx);
             ring.kick.write(1).unwrap();
@@ -642,7 +642,7 @@ fn an_available_index_out_of_range_is_no_work(on: Kind) {
 fn kicks_without_requests_are_no_work(on: Kind) {
     hostile_ring(on, |share| {
         for _ in 0..1000 {
-            share.link.vmm.ring(1).kick.write(1).unwrap();
+            share.fuse().vmm.ring(1).kick.write(1).unwrap();
         }
     });
 }
@@ -686,7 +686,7 @@ fn the_log_is_not_flooded(share: &Share) {
 fn a_guest_that_mounts_for_ever_does_not_flood_the_log(share: &Share) {
     let old = InitIn { major: MAJOR, minor: 26, ..Default::default() };
     for _ in 0..1000 {
-        share.link.init(LINUX).unwrap();
+        share.fuse().init(LINUX).unwrap();
         assert!(share.raw(&Request::new(opcode::INIT, 0).arg(&old).room::<InitOut>()).is_err());
     }
     assert!(share.server.log().lines().count() < 500);

@@ -5,13 +5,13 @@ use postern_server::fuse::abi::LkFlags;
 use postern_tests::prelude::*;
 
 // FUSE: without POSIX_LOCKS and FLOCK_LOCKS a guest's kernel does its locks alone
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn locks_are_not_taken_over(share: &Share) {
-    assert!(!share.link.granted().intersects(InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS));
+    assert!(!share.granted().intersects(InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS));
 }
 
 // FUSE: "ENOSYS" tells the guest to do it itself
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn a_lock_request_is_not_implemented(share: &Share) {
     let file = share.create("f", O_RDWR, 0o644).unwrap();
     for opcode in [opcode::GETLK, opcode::SETLK, opcode::SETLKW] {

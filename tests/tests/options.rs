@@ -62,13 +62,13 @@ fn the_cache_policy_decides_whether_data_is_kept(on: Kind) {
         let opened = share.open("f", O_RDONLY).unwrap();
         let dir = share.opendir("").unwrap();
         assert_eq!([created.out, opened.out, dir.out], [of_file, of_file, of_dir], "{cache:?}");
-        assert_eq!(share.link.granted().contains(InitFlags::AUTO_INVAL_DATA), notices, "{cache:?}");
-        assert_eq!(share.link.granted().contains(InitFlags::CACHE_SYMLINKS), cache != Cache::Never, "{cache:?}");
+        assert_eq!(share.granted().contains(InitFlags::AUTO_INVAL_DATA), notices, "{cache:?}");
+        assert_eq!(share.granted().contains(InitFlags::CACHE_SYMLINKS), cache != Cache::Never, "{cache:?}");
     }
 }
 
 // virtiofsd: --cache: "auto", "always", "never": the same flags make data bypass the guest's cache or stay in it
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn data_bypasses_the_guests_cache_or_stays_in_it(on: Kind) {
     let both = OpenOutFlags::DIRECT_IO | OpenOutFlags::KEEP_CACHE;
     for (cache, flags) in [
@@ -121,7 +121,7 @@ fn a_missing_name_is_remembered_if_so_asked(on: Kind) {
 // postern-server(1): --allow-mmap: "Shared mappings of files work although --cache=never"
 #[apply(promise)]
 fn mappings_of_uncached_files_are_allowed_if_so_asked(on: Kind) {
-    let granted = |args: &[&str]| serve_with(on, args).link.granted().contains(InitFlags::DIRECT_IO_ALLOW_MMAP);
+    let granted = |args: &[&str]| serve_with(on, args).granted().contains(InitFlags::DIRECT_IO_ALLOW_MMAP);
     assert!(!granted(&["--cache=never"]));
     assert!(granted(&["--cache=never", "--allow-mmap"]));
 }
@@ -143,10 +143,10 @@ fn direct_io_reaches_the_host_if_so_asked(on: Kind) {
 }
 
 // linux/fuse.h: FUSE_WRITEBACK_CACHE: the guest reads the rest of a page that it writes to, and knows the end itself
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn a_guest_that_collects_writes_may_read_what_it_writes(on: Kind) {
     let share = on.setup().writeback().serve();
-    assert!(share.link.granted().contains(InitFlags::WRITEBACK_CACHE));
+    assert!(share.granted().contains(InitFlags::WRITEBACK_CACHE));
     share.host.write("f", b"hello");
     let file = share.open("f", O_WRONLY | O_APPEND).unwrap();
     assert_eq!(share.read(&file, 0, 10).unwrap(), b"hello");
@@ -160,7 +160,7 @@ fn a_guest_that_collects_writes_may_read_what_it_writes(on: Kind) {
 // postern-server(1): --writeback: off, a file is opened as the guest's process did
 #[apply(promise)]
 fn writes_are_not_collected_unless_asked_for(share: &Share) {
-    assert!(!share.link.granted().contains(InitFlags::WRITEBACK_CACHE));
+    assert!(!share.granted().contains(InitFlags::WRITEBACK_CACHE));
     share.host.write("f", b"hello");
     share.open("f", O_WRONLY | O_APPEND).unwrap();
     let flags = host_flags(share, "f");
@@ -187,7 +187,7 @@ fn what_is_written_goes_to_the_disk_at_once_if_so_asked(on: Kind) {
 fn directories_are_read_by_names_only_if_so_asked(on: Kind) {
     let share = serve_with(on, &["--no-readdirplus"]);
     let both = InitFlags::DO_READDIRPLUS | InitFlags::READDIRPLUS_AUTO;
-    assert_eq!(share.link.granted() & both, InitFlags::empty());
+    assert_eq!(share.granted() & both, InitFlags::empty());
     share.put("f", b"").unwrap();
     assert_eq!(share.list("").unwrap(), ["f"]);
 }
@@ -214,9 +214,9 @@ fn what_needs_extended_attributes_turns_them_on(on: Kind) {
         share.put("f", b"").unwrap();
         share.setxattr("f", "user.a", b"x", 0).unwrap();
         assert_eq!(share.host.getxattr("f", "user.a").unwrap(), b"x", "{option}");
-        assert_eq!(share.link.granted().contains(InitFlags::POSIX_ACL), option == "--posix-acl");
-        assert_eq!(share.link.granted().contains(InitFlags::DONT_MASK), option == "--posix-acl");
-        assert_eq!(share.link.granted().contains(InitFlags::SECURITY_CTX), option == "--security-label");
+        assert_eq!(share.granted().contains(InitFlags::POSIX_ACL), option == "--posix-acl");
+        assert_eq!(share.granted().contains(InitFlags::DONT_MASK), option == "--posix-acl");
+        assert_eq!(share.granted().contains(InitFlags::SECURITY_CTX), option == "--security-label");
     }
 }
 
@@ -241,7 +241,7 @@ fn access_times_are_left_alone_if_so_asked(on: Kind) {
 #[apply(promise)]
 fn clearing_set_id_bits_is_left_to_the_guest_if_so_asked(on: Kind) {
     let share = serve_with(on, &["--no-killpriv-v2"]);
-    assert!(!share.link.granted().contains(InitFlags::HANDLE_KILLPRIV_V2));
+    assert!(!share.granted().contains(InitFlags::HANDLE_KILLPRIV_V2));
     share.put("f", b"hello").unwrap();
     share.chmod("f", 0o4755).unwrap();
     let file = share.open("f", O_WRONLY).unwrap();
@@ -346,7 +346,7 @@ fn request_queues_are_as_many_as_asked_for(on: Kind) {
     use vhost::vhost_user::VhostUserFrontend;
     for (args, queues) in [(&[][..], 4), (&["--num-request-queues=1"], 1), (&["--num-request-queues=32"], 32)] {
         let share = serve_with(on, args);
-        assert_eq!(share.link.vmm.frontend().get_queue_num().unwrap(), queues + 1);
+        assert_eq!(share.fuse().vmm.frontend().get_queue_num().unwrap(), queues + 1);
         share.put("f", b"x").unwrap();
         assert_eq!(share.get("f").unwrap(), b"x");
     }
@@ -448,5 +448,5 @@ fn a_file_that_cannot_have_its_label_is_not_left_behind(on: Kind) {
 // fuse: without FUSE_SECURITY_CTX no label is sent
 #[apply(promise)]
 fn labels_are_not_asked_for_unless_wanted(on: Kind) {
-    assert!(!serve_with(on, &["--xattr"]).link.granted().contains(InitFlags::SECURITY_CTX));
+    assert!(!serve_with(on, &["--xattr"]).granted().contains(InitFlags::SECURITY_CTX));
 }

@@ -47,8 +47,15 @@ fn no_name_of_a_read_only_share_is_made_or_removed(on: Kind) {
     assert_eq!(share.unlink("f"), Err(EROFS));
     assert_eq!(share.rmdir("d"), Err(EROFS));
     assert_eq!(share.rename("f", "g"), Err(EROFS));
-    assert_eq!(share.rename2("f", "d", libc::RENAME_EXCHANGE), Err(EROFS));
     assert_eq!(share.host.list(""), ["d", "f", "l"]);
+}
+
+// renameat2(2): "RENAME_EXCHANGE", on a read-only share
+#[apply(behaviour)]
+fn no_names_of_a_read_only_share_are_exchanged(on: Kind) {
+    let share = serve(on);
+    assert_eq!(share.rename2("f", "d", libc::RENAME_EXCHANGE), Err(EROFS));
+    assert_eq!(share.host.stat("d").kind(), S_IFDIR);
 }
 
 // open(2): O_TMPFILE makes a file, too
@@ -86,8 +93,17 @@ fn an_open_file_of_a_read_only_share_is_not_changed(on: Kind) {
     let file = share.open("f", O_RDONLY).unwrap();
     let before = share.host.stat("f");
     assert!(share.write(&file, 0, b"J").is_err());
-    assert!(share.fallocate(&file, 0, 0, 100).is_err());
     assert!(share.ftruncate(&file, 0).is_err());
+    assert_eq!((share.host.stat("f"), share.host.read("f")), (before, b"hello".to_vec()));
+}
+
+// open(2): a file open for reading stays that, by whatever other request
+#[apply(behaviour)]
+fn an_open_file_of_a_read_only_share_is_not_changed_otherwise(on: Kind) {
+    let share = serve(on);
+    let file = share.open("f", O_RDONLY).unwrap();
+    let before = share.host.stat("f");
+    assert!(share.fallocate(&file, 0, 0, 100).is_err());
     assert!(share.copy_file_range((&file, 0), (&file, 5), 1).is_err());
     assert!(share.ioctl(&file, libc::FS_IOC_SETFLAGS, &0x40_u32.to_le_bytes(), 0).is_err());
     assert_eq!((share.host.stat("f"), share.host.read("f")), (before, b"hello".to_vec()));

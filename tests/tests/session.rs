@@ -13,56 +13,56 @@ use zerocopy::IntoBytes;
 /// Sends STATFS from memory at `addr` and gives the length of the reply, which goes there too.
 fn statfs_at(share: &Share, addr: u64) -> usize {
     let header = InHeader { len: 40, opcode: opcode::STATFS, nodeid: ROOT_ID, unique: 99, ..Default::default() };
-    share.link.vmm.mem.write(addr, header.as_bytes());
-    let mut ring = share.link.vmm.ring(1);
+    share.fuse().vmm.mem.write(addr, header.as_bytes());
+    let mut ring = share.fuse().vmm.ring(1);
     let piece = |offset, len, writable| Piece { addr: addr + offset, len, writable };
     let ticket = ring.send_pieces(vec![piece(0, 40, false), piece(40, 96, true)]);
     ring.wait(ticket, PATIENCE).unwrap().len()
 }
 
 // FUSE: "the smaller of the two minor versions" is spoken, and only what the guest offered is granted
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn no_more_is_granted_than_offered(on: Kind) {
     let share = on.serve();
-    assert_eq!((share.link.init.major, LINUX & share.link.granted()), (7, share.link.granted()));
-    assert!(share.link.init.minor <= abi::MINOR);
+    assert_eq!((share.fuse().init.major, LINUX & share.granted()), (7, share.granted()));
+    assert!(share.fuse().init.minor <= abi::MINOR);
     let modest = InitFlags::INIT_EXT | InitFlags::MAX_PAGES | InitFlags::BIG_WRITES;
     let share = on.setup().without(modest.complement()).serve();
-    assert_eq!(share.link.granted() & modest, share.link.granted());
+    assert_eq!(share.granted() & modest, share.granted());
     share.put("f", b"x").unwrap();
     assert_eq!(share.get("f").unwrap(), b"x");
 }
 
 // FUSE: "If the kernel supports a larger major version, then userspace shall reply with the major version it supports, ignore the rest of the INIT message and expect a new INIT message"
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn a_guest_of_a_later_major_version_is_told_ours(share: &Share) {
     share.raw(&Request::new(opcode::DESTROY, 0)).unwrap();
     let init = InitIn { major: 8, minor: 0, ..Default::default() };
     let reply = share.raw(&Request::new(opcode::INIT, 0).arg(&init).room::<InitOut>()).unwrap();
     assert_eq!(reply[..4], 7_u32.to_le_bytes());
-    share.link.init(LINUX).unwrap();
+    share.fuse().init(LINUX).unwrap();
     share.getattr(ROOT_ID).unwrap();
 }
 
 // FUSE: DESTROY ends a session; the next INIT starts another
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn a_guest_may_mount_again(share: &Share) {
     share.put("f", b"x").unwrap();
     for _ in 0..3 {
         share.raw(&Request::new(opcode::DESTROY, 0)).unwrap();
-        share.link.init(LINUX).unwrap();
+        share.fuse().init(LINUX).unwrap();
         assert_eq!(share.get("f").unwrap(), b"x");
     }
 }
 
 // virtio 1.2, 2.1: a driver may reset the device at any time and start anew
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn a_guest_may_reboot(share: &Share) {
     share.put("f", b"x").unwrap();
     share.open("f", O_RDWR).unwrap();
     for _ in 0..3 {
-        share.link.vmm.reboot();
-        share.link.init(LINUX).unwrap();
+        share.fuse().vmm.reboot();
+        share.fuse().init(LINUX).unwrap();
         assert_eq!(share.get("f").unwrap(), b"x");
     }
 }
@@ -79,7 +79,7 @@ fn another_vmm_may_come(on: Kind) {
 }
 
 // FUSE: opcodes that are not served are answered by ENOSYS, once and for all
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn what_is_not_served_is_not_implemented(share: &Share) {
     use opcode::{BMAP, NOTIFY_REPLY, POLL, REMOVEMAPPING, SETUPMAPPING};
     for opcode in [BMAP, POLL, NOTIFY_REPLY, SETUPMAPPING, REMOVEMAPPING, 7, 19, 54, 4095, 4096, u32::MAX] {
@@ -89,12 +89,12 @@ fn what_is_not_served_is_not_implemented(share: &Share) {
 }
 
 // FUSE: INTERRUPT has no reply of its own, and a request that is done already is not disturbed
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn an_interrupt_is_taken(share: &Share) {
     share.put("f", b"x").unwrap();
     let pending = share.send(&Request::new(opcode::LOOKUP, ROOT_ID).name(b"f").room::<abi::EntryOut>());
     share.interrupt(&pending);
-    assert!(share.link.recv(pending).is_ok());
+    assert!(share.fuse().recv(pending).is_ok());
 }
 
 // virtio 1.2, 2.7.7: a driver without EVENT_IDX
@@ -135,9 +135,9 @@ fn a_vmm_may_know_no_memory_slots(on: Kind) {
 }
 
 // vhost-user: ADD_MEM_REG: memory plugged into a running guest is as good as the rest
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn memory_may_be_plugged_in_and_out(share: &Share) {
-    let vmm = &share.link.vmm;
+    let vmm = &share.fuse().vmm;
     let (start, size) = (BASE + (1 << 40), 1 << 20);
     for _ in 0..3 {
         vmm.plug(start, size);
@@ -148,9 +148,9 @@ fn memory_may_be_plugged_in_and_out(share: &Share) {
 }
 
 // virtio 1.2, 2.7.5: a buffer is contiguous in the guest's memory, whatever regions the VMM made of it
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn a_buffer_may_lie_in_two_regions(share: &Share) {
-    let vmm = &share.link.vmm;
+    let vmm = &share.fuse().vmm;
     let end = BASE + vmm.rings() as u64 * ring::SIZE;
     vmm.plug(end, 1 << 20);
     assert_eq!(statfs_at(share, end - 20), 96, "the request in two regions");
@@ -158,7 +158,7 @@ fn a_buffer_may_lie_in_two_regions(share: &Share) {
 }
 
 // virtio-fs: several request queues serve one file system
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn all_request_queues_see_one_tree(on: Kind) {
     let share = on.setup().queues(4).serve();
     for queue in 0..4 {
@@ -172,7 +172,7 @@ fn all_request_queues_see_one_tree(on: Kind) {
 }
 
 // virtio-fs: requests of different queues run at the same time
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn request_queues_work_in_parallel(on: Kind) {
     let share = on.setup().queues(4).serve();
     let work = |queue: usize| {
@@ -195,9 +195,9 @@ fn request_queues_work_in_parallel(on: Kind) {
 }
 
 // vhost-user: a queue that is not enabled yet keeps its requests
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn a_stopped_queue_is_started_again(share: &Share) {
-    let vmm = &share.link.vmm;
+    let vmm = &share.fuse().vmm;
     for _ in 0..3 {
         vmm.stop(1);
         vmm.start(1);
@@ -206,11 +206,11 @@ fn a_stopped_queue_is_started_again(share: &Share) {
 }
 
 // virtio-fs: config space: "tag ... num_request_queues" for a server with a tag
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn the_tag_is_in_the_config_space(on: Kind) {
     let share = on.setup().tag("my share").serve();
-    let config = share.link.vmm.config(40);
+    let config = share.fuse().vmm.config(40);
     assert_eq!(config[..9], *b"my share\0");
-    let queues = share.link.vmm.frontend().get_queue_num().unwrap() as u32 - 1;
+    let queues = share.fuse().vmm.frontend().get_queue_num().unwrap() as u32 - 1;
     assert_eq!(config[36..], queues.to_le_bytes());
 }

@@ -153,9 +153,9 @@ fn a_write_takes_file_capabilities_away(share: &Share) {
 }
 
 // FUSE: HANDLE_KILLPRIV_V2 leaves it to the server to clear the bits when the guest says so
-#[apply(behaviour)]
+#[apply(virtiofs)]
 fn clearing_bits_is_granted(share: &Share) {
-    assert!(share.link.granted().contains(InitFlags::HANDLE_KILLPRIV_V2));
+    assert!(share.granted().contains(InitFlags::HANDLE_KILLPRIV_V2));
 }
 
 // postern-server(1): where ids of the host's users are mapped and others can reach the directory, a guest must not plant set-id files

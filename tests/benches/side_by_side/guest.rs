@@ -53,13 +53,13 @@ impl<'a> Guest<'a> {
         let wanted = !large.out.contains(OpenOutFlags::NOFLUSH);
         let flushes = wanted && process.flush(&large) != Err(Errno::ENOSYS);
         let forget = Request::new(opcode::FORGET, 0).arg(&ForgetIn::default()).no_reply();
-        let forget = Prepared::new(&process.link, HIGH_PRIORITY, &forget);
+        let forget = Prepared::new(process.fuse(), HIGH_PRIORITY, &forget);
         Self { process, large, flushes, waiting, forget, forgetting: Cell::new(false) }
     }
 
     /// Lays a request out.
     pub fn prepare(&self, request: &Request<'_>) -> Prepared<'a> {
-        Prepared::new(&self.process.link, REQUESTS, request)
+        Prepared::new(self.process.fuse(), REQUESTS, request)
     }
 
     /// A FLUSH of what `file` says, if the server wants it.
@@ -76,7 +76,7 @@ impl<'a> Guest<'a> {
 
     /// Which request is answered next.
     pub fn wait(&self) -> u16 {
-        let mut ring = self.process.link.vmm.ring(REQUESTS);
+        let mut ring = self.process.fuse().vmm.ring(REQUESTS);
         let used = match self.waiting {
             Waiting::Asleep => ring.used(PATIENCE),
             Waiting::Polling => (0..1_u64 << 32).find_map(|_| ring.poll()),
@@ -87,7 +87,7 @@ impl<'a> Guest<'a> {
     /// Forgets a node that was looked up `nlookup` times, and does not wait.
     pub fn forget(&self, node: u64, nlookup: u64) {
         if self.forgetting.replace(true) {
-            self.process.link.vmm.ring(HIGH_PRIORITY).used(PATIENCE).expect("used in time");
+            self.process.fuse().vmm.ring(HIGH_PRIORITY).used(PATIENCE).expect("used in time");
         }
         self.forget.node(node);
         self.forget.arg(std::mem::offset_of!(ForgetIn, nlookup), nlookup);
@@ -98,7 +98,7 @@ impl<'a> Guest<'a> {
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
         if self.forgetting.get() {
-            self.process.link.vmm.ring(HIGH_PRIORITY).used(PATIENCE).expect("used in time");
+            self.process.fuse().vmm.ring(HIGH_PRIORITY).used(PATIENCE).expect("used in time");
         }
     }
 }

@@ -8,6 +8,7 @@ use postern_server::fuse::abi::{self, InHeader, InitFlags, InitIn, InitOut, OutH
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Caller, PATIENCE, Request, Result, decode};
+use crate::kernel::Kernel;
 use crate::ring::{Message, Ticket};
 use crate::vmm::Vmm;
 
@@ -46,11 +47,6 @@ impl Link {
         };
         let request = Request::new(opcode::INIT, 0).arg(&init).room::<InitOut>();
         Ok(decode(&self.call(1, Caller::ROOT, &request)?))
-    }
-
-    /// The flags that INIT granted.
-    pub fn granted(&self) -> InitFlags {
-        InitFlags::from_bits_retain(u64::from(self.init.flags) | u64::from(self.init.flags2) << 32)
     }
 
     /// Sends a request on ring `ring`.
@@ -108,10 +104,25 @@ impl Link {
     pub fn recv_any(&self, pending: Pending, patience: Duration) -> Option<Vec<u8>> {
         self.vmm.ring(pending.ring).wait(pending.ticket, patience)
     }
+}
 
-    /// Sends a request and waits for its reply.
-    pub fn call(&self, ring: usize, caller: Caller, request: &Request<'_>) -> Result<Vec<u8>> {
+impl Kernel for Link {
+    fn call(&self, ring: usize, caller: Caller, request: &Request<'_>) -> Result<Vec<u8>> {
         self.recv(self.send(ring, caller, request))
+    }
+
+    fn tell(&self, caller: Caller, request: &Request<'_>) {
+        let pending = self.send(0, caller, request);
+        let used = self.recv_any(pending, PATIENCE);
+        assert_eq!(used.expect("used in time"), [], "no reply was expected");
+    }
+
+    fn granted(&self) -> InitFlags {
+        InitFlags::from_bits_retain(u64::from(self.init.flags) | u64::from(self.init.flags2) << 32)
+    }
+
+    fn fuse(&self) -> Option<&Link> {
+        Some(self)
     }
 }
 

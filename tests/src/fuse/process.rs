@@ -8,12 +8,13 @@ use postern_server::fuse::abi::{InitFlags, OpenOutFlags, ROOT_ID};
 use zerocopy::FromBytes;
 
 use super::{Caller, Link, Pending, Request, Result, decode};
+use crate::kernel::Kernel;
 
 /// A process in the guest.
 #[derive(Clone)]
 pub struct Process {
-    /// Its session.
-    pub link: Arc<Link>,
+    /// The kernel it runs on.
+    pub kernel: Arc<dyn Kernel>,
     /// Its ids.
     pub caller: Caller,
     /// Its umask.
@@ -24,8 +25,8 @@ pub struct Process {
 
 impl Process {
     /// The guest's root, umask 022, on the first request queue.
-    pub fn new(link: Arc<Link>) -> Self {
-        Self { link, caller: Caller::ROOT, umask: 0o022, group: None, ring: 1 }
+    pub fn new(kernel: Arc<dyn Kernel>) -> Self {
+        Self { kernel, caller: Caller::ROOT, umask: 0o022, group: None, ring: 1 }
     }
 
     /// The same as another user, whose group has the same number.
@@ -55,12 +56,25 @@ impl Process {
 
     /// Sends a request and waits for its reply.
     pub fn raw(&self, request: &Request<'_>) -> Result<Vec<u8>> {
-        self.link.call(self.ring, self.caller, request)
+        self.kernel.call(self.ring, self.caller, request)
     }
 
-    /// Sends a request and does not wait.
+    /// The FUSE session.
+    ///
+    /// # Panics
+    /// When the share is served over another protocol: such a test applies to virtio-fs only.
+    pub fn fuse(&self) -> &Link {
+        self.kernel.fuse().expect("a FUSE session: the test is to be applied as `virtiofs`")
+    }
+
+    /// What the kernel leaves to the server.
+    pub fn granted(&self) -> InitFlags {
+        self.kernel.granted()
+    }
+
+    /// Sends a request over FUSE and does not wait.
     pub fn send(&self, request: &Request<'_>) -> Pending {
-        self.link.send(self.ring, self.caller, request)
+        self.fuse().send(self.ring, self.caller, request)
     }
 
     pub(super) fn ask<T: FromBytes>(&self, request: Request<'_>) -> Result<T> {
@@ -75,14 +89,14 @@ impl Process {
 
     /// Mode as the guest's kernel sends it: it applies the umask unless the server wants to.
     pub(super) fn masked(&self, mode: u32) -> u32 {
-        let left_to_server = self.link.granted().contains(InitFlags::DONT_MASK);
+        let left_to_server = self.granted().contains(InitFlags::DONT_MASK);
         if left_to_server { mode } else { mode & !self.umask }
     }
 
     /// The extension that creating requests end with.
     pub(super) fn creating<'a>(&self, request: Request<'a>) -> Request<'a> {
         match self.group {
-            Some(group) if self.link.granted().contains(InitFlags::CREATE_SUPP_GROUP) => request.group(group),
+            Some(group) if self.granted().contains(InitFlags::CREATE_SUPP_GROUP) => request.group(group),
             _ => request,
         }
     }

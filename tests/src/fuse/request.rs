@@ -1,18 +1,18 @@
 //! A request before it is sent, well-formed or not.
 
 use postern_server::fuse::abi::{EXT_GROUPS, ExtHeader, RECORD_ALIGN, SuppGroups};
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A request before it is sent.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    pub(super) opcode: u32,
-    pub(super) nodeid: u64,
-    pub(super) args: Vec<u8>,
+    pub(crate) opcode: u32,
+    pub(crate) nodeid: u64,
+    pub(crate) args: Vec<u8>,
     pub(super) extlen: u16,
-    pub(super) data: &'a [u8],
-    pub(super) room_args: usize,
-    pub(super) room_data: usize,
+    pub(crate) data: &'a [u8],
+    pub(crate) room_args: usize,
+    pub(crate) room_data: usize,
     pub(super) no_reply: bool,
     pub(super) claimed_len: Option<u32>,
 }
@@ -84,6 +84,17 @@ impl<'a> Request<'a> {
     pub fn room_data(mut self, room: usize) -> Self {
         self.room_data = room;
         self
+    }
+
+    /// The structure its arguments begin with, and what follows it.
+    pub(crate) fn parse<T: FromBytes>(&self) -> (T, &[u8]) {
+        T::read_from_prefix(&self.args).expect("a whole structure")
+    }
+
+    /// Its first name, and what follows that.
+    pub(crate) fn split_name(bytes: &[u8]) -> (&[u8], &[u8]) {
+        let end = bytes.iter().position(|&byte| byte == 0).expect("a NUL behind a name");
+        (&bytes[..end], &bytes[end + 1..])
     }
 
     /// Offers no memory for a reply.

@@ -22,7 +22,7 @@ impl Process {
     ) -> Result<()> {
         let size = value.len().try_into().expect("small");
         let arg = SetxattrIn { size, flags: flags as u32, setxattr_flags, padding: 0 };
-        let extended = self.link.granted().contains(InitFlags::SETXATTR_EXT);
+        let extended = self.granted().contains(InitFlags::SETXATTR_EXT);
         let len = if extended { size_of::<SetxattrIn>() } else { COMPAT_SETXATTR_IN_SIZE };
         let request = Request::new(op::SETXATTR, target.node(self)?).bytes(&arg.as_bytes()[..len]);
         self.tell(&request.name(name.as_bytes()).bytes(value))
