@@ -1,8 +1,11 @@
 //! QEMU's `-fsdev proxy`: what its requests do, on postern and on QEMU's own helper, which proves the tests.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use macro_rules_attribute::apply;
 use nix::errno::Errno::{self, *};
@@ -297,6 +300,44 @@ fn no_symbolic_link_is_followed(proxy: &mut Proxy) {
     assert_eq!(proxy.open(OPEN, &[p("//canary"), D(RDWR)]).unwrap_err(), ELOOP);
     assert_eq!(proxy.status(CHMOD, &[p("//canary"), D(0o777)]), Err(EOPNOTSUPP));
     assert_eq!(proxy.status(TRUNCATE, &[p("//canary"), Q(0)]), Err(EINVAL));
+}
+
+// CVE-2016-9602: whole paths are walked by the kernel while the host swaps a directory on the way for a link out of the
+// share
+#[apply(promise)]
+fn cve_2016_9602_a_path_leads_nowhere_while_links_are_swapped_in(proxy: &mut Proxy) {
+    mkdir(proxy, "//a");
+    mkdir(proxy, "//a/d");
+    proxy.host.write("a/d/canary", b"inner");
+    proxy.host.symlink("../../outside", "a/l");
+    let [d, l, t] = ["a/d", "a/l", "a/t"].map(|name| proxy.host.path(name));
+    let inside = proxy.host.stat("a/d/canary").ino;
+    let done = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for (from, to) in [(&d, &t), (&l, &d), (&d, &l), (&t, &d)] {
+                    std::fs::rename(from, to).unwrap();
+                }
+            }
+        });
+        let (mut seen, mut looked) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..4000 {
+            let _ = proxy.status(CHMOD, &[p("//a/d/canary"), D(0o600)]);
+            if let Ok(mut file) = proxy.open(OPEN, &[p("//a/d/canary"), D(RDWR)]) {
+                let mut content = String::new();
+                file.read_to_string(&mut content).unwrap();
+                seen.insert(content);
+            }
+            looked.extend(proxy.stat("//a/d/canary").map(|stat| stat.ino));
+            let _ = proxy.open(CREATE, &[p("//a/d/new"), D(CREAT), D(0o644), D(0), D(0)]);
+            let _ = proxy.status(REMOVE, &[p("//a/d/new")]);
+        }
+        done.store(true, Ordering::Relaxed);
+        (seen, looked)
+    });
+    assert_eq!(seen, (BTreeSet::from(["inner".to_owned()]), BTreeSet::from([inside])));
+    proxy.assert_contained();
 }
 
 // CVE-2023-2861
