@@ -36,6 +36,11 @@ impl Errno {
         i32::from(self.0)
     }
 
+    /// What it means, in a few words. strerror(3)
+    pub fn desc(self) -> &'static str {
+        nix::errno::Errno::from_raw(self.raw()).desc()
+    }
+
     /// From a positive number; anything that is no errno becomes EIO.
     pub fn from_raw(raw: i32) -> Self {
         u16::try_from(raw).ok().and_then(|n| Self::try_from(n).ok()).unwrap_or(Self::EIO)
@@ -83,7 +88,7 @@ impl fmt::Debug for Errno {
 /// `ENOENT: No such file or directory`
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}: {}", nix::errno::Errno::from_raw(self.raw()).desc())
+        write!(f, "{self:?}: {}", self.desc())
     }
 }
 

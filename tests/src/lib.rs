@@ -15,6 +15,7 @@
 //! }
 //! ```
 
+pub mod dotu;
 pub mod fuse;
 pub mod fuzz;
 pub mod guest;

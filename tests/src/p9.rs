@@ -1,4 +1,4 @@
-//! A 9P2000.L client over a real ring: what a guest's 9p driver sends, one function per message.
+//! A 9P client over a real ring: what a guest's 9p driver sends in 9P2000.L or in both dialects, one function per message.
 
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,6 +15,8 @@ use crate::vmm::Vmm;
 pub const ROOT: u32 = 0;
 /// Bytes of an answer before its content: header and count.
 const CONTENT: usize = HEADER + 4;
+/// Room for an error in words.
+const ERROR: usize = 64;
 /// Room for an answer without content.
 const ROOM: usize = 8192;
 
@@ -103,6 +105,9 @@ impl Client {
             assert!((1..512).contains(&ecode), "no errno of the guest's: {ecode}");
             return Err(Errno::from_raw(ecode as i32));
         }
+        if answered == Ok(Rerror::NUMBER) {
+            return Err(crate::dotu::error(&body));
+        }
         assert_eq!(answered, Ok(kind + 1), "the answer to something else");
         Ok(body)
     }
@@ -159,7 +164,8 @@ impl Client {
 
     /// Tread, with room in pages.
     pub fn read(&self, fid: u32, offset: u64, count: u32) -> Result<Vec<u8>> {
-        let body = self.recv(self.send(&Tread { fid, offset, count }, &[], count as usize))?;
+        let room = (count as usize).clamp(ERROR, 1 << 20);
+        let body = self.recv(self.send(&Tread { fid, offset, count }, &[], room))?;
         Ok(decode::<Rread<'_>>(&body).data.0.to_vec())
     }
 

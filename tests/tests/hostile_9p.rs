@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use postern_server::p9::message::*;
-use postern_server::p9::wire::{Put, Text};
+use postern_server::p9::wire::{Measured, Put, Text};
+use postern_tests::dotu::dm;
 use postern_tests::fuse::PATIENCE;
 use postern_tests::hostile::bad_names;
 use postern_tests::p9::{ROOT, frame};
@@ -29,6 +30,15 @@ fn assert_unharmed(share: &Share9p) {
     assert_eq!(share.host.list(""), ["canary", "d", "f", "out"]);
     assert_eq!((share.host.read("f"), share.host.list("d")), (b"hello".to_vec(), vec!["f".into()]));
     share.server.assert_contained();
+}
+
+/// What a client may speak.
+const DIALECTS: [&[u8]; 2] = [b"9P2000.L", b"9P2000.u"];
+
+/// Begins anew in a dialect.
+fn speak(share: &Share9p, dialect: &[u8]) {
+    share.version(1 << 20, dialect).unwrap();
+    share.attach_as(ROOT, 0).unwrap();
 }
 
 /// One good message of each kind that changes nothing, with fids that stand for nothing.
@@ -75,20 +85,34 @@ fn good_messages() -> Vec<Vec<u8>> {
         Twrite { fid, offset: 0, count: 0 },
         Tclunk { fid },
         Tremove { fid },
+        Topen { fid, mode: 0 },
+        Tcreate { fid, name, perm: 0, mode: 0, extension: name },
+        Tstat { fid },
+        Twstat { fid, stat: record(Stat { name, ..Stat::DONT_TOUCH }) },
     ]
+}
+
+fn record(stat: Stat<'_>) -> Measured<Measured<Stat<'_>>> {
+    Measured(Measured(stat))
 }
 
 /// Sends bytes; whatever comes back is an error or nothing.
 fn assert_refused(share: &Share9p, message: &[u8]) {
     let answer = share.recv_any(share.send_raw(message, &[], 0), PATIENCE).expect("given back");
-    assert!(answer.is_empty() || answer[4] == Rlerror::NUMBER, "{message:02x?} -> {answer:02x?}");
+    assert!(answer.is_empty() || is_error(&answer), "{message:02x?} -> {answer:02x?}");
+}
+
+fn is_error(answer: &[u8]) -> bool {
+    [Rlerror::NUMBER, Rerror::NUMBER].contains(&answer[4])
 }
 
 // intro(5): "Each message consists of a sequence of bytes ... size[4]"
 #[apply(promise)]
 fn a_truncated_or_mismeasured_message_is_refused(share: &Share9p) {
     bait(share);
-    for message in good_messages() {
+    for (dialect, message) in DIALECTS.iter().flat_map(|dialect| good_messages().into_iter().map(move |m| (dialect, m)))
+    {
+        speak(share, dialect);
         for len in 1..message.len() {
             assert_refused(share, &message[..len]);
             let mut measured = message[..len].to_vec();
@@ -121,7 +145,10 @@ fn random_bytes_do_no_harm(share: &Share9p) {
         random
     };
     let good = good_messages();
-    for _ in 0..5_000 {
+    for round in 0..8_000 {
+        if round % 4_000 == 0 {
+            speak(share, DIALECTS[round / 4_000]);
+        }
         let mut message = good[next() as usize % good.len()].clone();
         for _ in 0..1 + next() % 4 {
             // Size, tag and fids stay as they are in most: the decoder behind them is what is tried.
@@ -133,7 +160,10 @@ fn random_bytes_do_no_harm(share: &Share9p) {
         let answer = share.recv_any(share.send_raw(&message, &[], 0), PATIENCE);
         assert!(answer.is_some(), "{message:02x?}");
     }
-    for kind in 0..=u8::MAX {
+    for kind in DIALECTS.iter().flat_map(|dialect| {
+        speak(share, dialect);
+        0..=u8::MAX
+    }) {
         let body: Vec<u8> = (0..next() % 64).map(|_| next() as u8).collect();
         let size = (HEADER + body.len()) as u32;
         let message = [&size.to_le_bytes()[..], &[kind, 1, 0], &body].concat();
@@ -163,10 +193,63 @@ fn a_bad_name_names_nothing(share: &Share9p) {
             frame(&Tunlinkat { dirfd: fid, name, flags: 0 }, 1, 0),
             frame(&Tunlinkat { dirfd: fid, name, flags: 0x200 }, 1, 0),
         ];
-        if name.0 != b".." {
+        if !matches!(name.0, b"." | b"..") {
             frames.push(frame(&Twalk { fid, newfid, names: vec![name] }, 1, 0));
         }
         frames.iter().for_each(|frame| assert_refused(share, frame));
+    }
+    speak(share, b"9P2000.u");
+    for name in &bad_names() {
+        let (fid, name) = (share.walk("").unwrap(), Text(name));
+        for perm in [0o600, dm::DIR | 0o700, dm::SYMLINK, dm::LINK, dm::NAMED_PIPE, dm::SOCKET] {
+            assert_refused(share, &frame(&Tcreate { fid, name, perm, mode: 2, extension: Text(b"0") }, 1, 0));
+        }
+    }
+    assert_unharmed(share);
+}
+
+// 9P2000.u: what a file is beside Plan 9's kinds is said in words
+#[apply(promise)]
+fn an_extension_that_means_nothing_makes_nothing(share: &Share9p) {
+    bait(share);
+    share.speak_u(1 << 20);
+    let long = vec![b'9'; 65_000];
+    let words: [&[u8]; 10] =
+        [b"", b"-1", b"0x1", b" 1", b"1 2", b"4711", b"99999999999999999999", b"1\n\n", b"\0", b"\xff\xfe"];
+    for extension in words.into_iter().chain([long.as_slice()]) {
+        let make =
+            |perm| frame(&Tcreate { fid: ROOT, name: Text(b"n"), perm, mode: 0, extension: Text(extension) }, 1, 0);
+        assert_refused(share, &make(dm::LINK));
+        assert_refused(share, &make(dm::DEVICE));
+        if extension.is_empty() || extension.contains(&0) || extension.len() > 4095 {
+            assert_refused(share, &make(dm::SYMLINK));
+        }
+    }
+    for kinds in [dm::DIR | dm::LINK, dm::SYMLINK | dm::SOCKET, 0x4000_0000, 0x2000_0000, 0x0800_0000, u32::MAX] {
+        let make = Tcreate { fid: ROOT, name: Text(b"n"), perm: kinds, mode: 0, extension: Text(b"c 1 3") };
+        assert_refused(share, &frame(&make, 1, 0));
+    }
+    assert_unharmed(share);
+}
+
+// A record is measured twice, and its strings besides: each measure may lie.
+#[apply(promise)]
+fn a_record_that_is_not_as_long_as_it_says_changes_nothing(share: &Share9p) {
+    bait(share);
+    share.speak_u(1 << 20);
+    let fid = share.walk("f").unwrap();
+    let good = frame(&Twstat { fid, stat: record(Stat { length: 0, name: Text(b"gone"), ..Stat::DONT_TOUCH }) }, 1, 0);
+    let (outer, inner) = (HEADER + 4, HEADER + 6);
+    let name = inner + 41;
+    for at in [outer, inner, name, name + 6, name + 8, name + 10, name + 12] {
+        let said = u16::from_le_bytes([good[at], good[at + 1]]);
+        for lie in [0, 1, said.wrapping_sub(1), said + 1, said + 2, 0x7fff, 0xffff] {
+            let mut lying = good.clone();
+            lying[at..at + 2].copy_from_slice(&lie.to_le_bytes());
+            if lie != said {
+                assert_refused(share, &lying);
+            }
+        }
     }
     assert_unharmed(share);
 }
@@ -205,6 +288,15 @@ fn a_special_file_is_not_opened(share: &Share9p) {
     for flags in [O_RDONLY, O_WRONLY, O_RDWR | O_TRUNC] {
         assert_eq!(share.open("p", flags), Err(ENXIO), "{flags:o}");
     }
+    share.speak_u(1 << 20);
+    share.make("", "s", dm::SOCKET | 0o600, 0, "").unwrap();
+    for (name, mode) in ["p", "s"].into_iter().flat_map(|name| [0, 1, 2, 3, 0x11, 0x40].map(|mode| (name, mode))) {
+        assert_eq!(share.open_u(name, mode), Err(ENXIO), "{name} {mode:x}");
+    }
+    for name in ["p", "s"] {
+        let fid = share.walk(name).unwrap();
+        assert!(share.wstat(fid, Stat { length: 0, ..Stat::DONT_TOUCH }).is_err());
+    }
 }
 
 // CVE-2026-9238: "count drives allocation"
@@ -220,6 +312,17 @@ fn counts_beyond_the_message_size_get_what_fits(share: &Share9p) {
     share.host.write("f", &[b'x'; 10_000]);
     let data = asked(&frame(&Tread { fid: file, offset: 0, count: u32::MAX }, 1, 0));
     assert_eq!((data[4], data.len()), (Rread::NUMBER, 4096));
+    share.speak_u(4096);
+    (0..60).for_each(|n| share.host.write(&format!("d/{n}"), b""));
+    let (dir, file) = (share.open_u("d", 0).unwrap(), share.open_u("f", 0).unwrap());
+    for (fid, least) in [(dir, 3000), (file, 4096)] {
+        let data = asked(&frame(&Tread { fid, offset: 0, count: u32::MAX }, 1, 0));
+        assert!(data[4] == Rread::NUMBER && (least..=4096).contains(&data.len()), "{}", data.len());
+    }
+    (0..60).for_each(|n| share.host.unlink(&format!("d/{n}")));
+    share.version(4096, b"9P2000.L").unwrap();
+    share.attach_as(ROOT, 0).unwrap();
+    let file = share.open("f", O_RDWR).unwrap();
     share.host.write("f", b"hello");
     for count in [1, 6, u32::MAX] {
         let lying = frame(&Twrite { fid: file, offset: 0, count }, 1, 5);
@@ -323,6 +426,45 @@ fn requests_in_flight_together_race_without_harm(share: &Share9p) {
     assert_unharmed(share);
 }
 
+// CVE-2018-19364, CVE-2026-48004, CVE-2026-93834: the path of a fid is changed by Twstat and used by another request
+#[apply(promise)]
+fn cve_2018_19364_a_rename_by_twstat_races_without_harm(share: &Share9p) {
+    bait(share);
+    share.host.mkdir("d/e");
+    share.host.write("d/e/g", b"x");
+    share.speak_u(1 << 20);
+    for round in 0..300_u32 {
+        let (dir, open) = (share.walk("d/e").unwrap(), share.open_u("d/e", 0).unwrap());
+        let (file, newfid) = (share.walk("d/e/g").unwrap(), share.fid());
+        let name = if round % 2 == 0 { Text(b"x") } else { Text(b"y") };
+        let named = |name| record(Stat { name, ..Stat::DONT_TOUCH });
+        let pending = [
+            share.send(&Twstat { fid: dir, stat: named(name) }, &[], 0),
+            share.send(&Twstat { fid: file, stat: named(name) }, &[], 0),
+            share.send(&Tread { fid: open, offset: 0, count: 4000 }, &[], 4000),
+            share.send(&Tstat { fid: file }, &[], 0),
+            share.send(&Twalk { fid: dir, newfid, names: vec![name] }, &[], 0),
+            share.send(&Twstat { fid: file, stat: record(Stat::DONT_TOUCH) }, &[], 0),
+            share.send(&Topen { fid: file, mode: 0 }, &[], 0),
+            share.send(&Tstat { fid: dir }, &[], 0),
+            share.send(&Tclunk { fid: open }, &[], 0),
+            share.send(&Twstat { fid: file, stat: named(Text(b"g")) }, &[], 0),
+            share.send(&Twstat { fid: dir, stat: named(Text(b"e")) }, &[], 0),
+            share.send(&Tclunk { fid: dir }, &[], 0),
+            share.send(&Tclunk { fid: file }, &[], 0),
+            share.send(&Tclunk { fid: newfid }, &[], 0),
+        ];
+        for one in pending {
+            assert!(share.recv_any(one, PATIENCE).is_some());
+        }
+    }
+    assert_eq!((share.host.list("d"), share.host.list("d/e")), (vec!["e".into(), "f".into()], vec!["g".into()]));
+    for path in ["d/e/g", "d/e"] {
+        share.call::<_, Rremove>(&Tremove { fid: share.walk(path).unwrap() }).unwrap();
+    }
+    assert_unharmed(share);
+}
+
 // Tags are the client's: a server that keeps a table of them must not trip over one used twice.
 #[apply(promise)]
 fn a_tag_used_twice_at_once_confuses_nobody(share: &Share9p) {
@@ -352,6 +494,16 @@ fn without_room_for_an_answer_or_a_session_nothing_happens(share: &Share9p) {
     let _ = share.version(1 << 20, b"unknown").unwrap();
     for message in good_messages() {
         assert_refused(share, &message);
+    }
+    share.speak_u(1 << 20);
+    for room in [0, 1, 7, 12, 13, 20] {
+        let missing = frame(&Tstat { fid: 4711 }, 1, 0);
+        let chain = postern_tests::ring::Message { header: &missing, reply_header: room, ..Default::default() };
+        let mut ring = share.vmm.ring(0);
+        let ticket = ring.prepare(&chain);
+        ring.offer(ticket.head);
+        let answer = ring.wait(ticket, PATIENCE).unwrap();
+        assert_eq!(answer.len(), if room < 13 { 0 } else { room }, "an error has as many words as fit");
     }
     let empty = frame(&Nothing, 0, 0);
     assert_refused(share, &empty);

@@ -7,7 +7,7 @@ use postern_ipc::{Errno, Result};
 
 use super::carrier::Chain;
 use super::message::{HEADER, Message as _, TWRITE, Twrite};
-use super::session::{Call, Header, Session, refuse};
+use super::session::{Call, Header, Session};
 use crate::fs::Fs;
 use crate::vhost::{self, Outcome, Place, Request};
 
@@ -51,7 +51,7 @@ impl<F: Fs> Device<F> {
             let carrier = &mut Chain::new(request);
             let outcome = match args {
                 Ok(args) => self.session.answer(Call { header, place, serial, args, carrier }),
-                Err(errno) => refuse(&mut Call { header, place, serial, args: &[], carrier }, errno),
+                Err(errno) => self.session.refuse(&mut Call { header, place, serial, args: &[], carrier }, errno),
             };
             Ok((outcome, header.tag))
         })

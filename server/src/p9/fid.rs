@@ -14,6 +14,7 @@ use postern_ipc::attr::XattrFlags;
 use postern_ipc::name::{FileName, XattrName};
 use postern_ipc::{Errno, Result};
 
+use super::dotu::ReadTo;
 use crate::fs::{Fs, Handle, NodeId};
 
 /// Most fids of a session.
@@ -61,12 +62,22 @@ pub(super) struct Opened<F: Fs> {
     fs: Arc<F>,
     /// Its handle.
     pub handle: Handle,
+    /// It is removed when its fid is clunked. open(5): ORCLOSE
+    pub removes: bool,
+    /// Of a directory that is read as records.
+    pub place: Mutex<ReadTo>,
 }
 
 impl<F: Fs> Opened<F> {
     /// Owns the handle.
     pub(super) fn new(fs: &Arc<F>, handle: Handle) -> Self {
-        Self { fs: Arc::clone(fs), handle }
+        Self { fs: Arc::clone(fs), handle, removes: false, place: Mutex::default() }
+    }
+
+    /// To be removed when its fid is clunked, or not.
+    pub(super) fn removed(mut self, removes: bool) -> Self {
+        self.removes = removes;
+        self
     }
 }
 

@@ -1,13 +1,13 @@
-//! The messages of 9P2000.L: number, name, fields, one row each. Every message begins with
+//! The messages of 9P2000.L and 9P2000.u: number, name, fields, one row each. Every message begins with
 //! [`HEADER`] bytes, `size[4] type[1] tag[2]`; an answer's number is its request's and one.
 //!
-//! Sources: diod's protocol.md for 9P2000.L, Plan 9's intro(5) for what all dialects share,
-//! linux/include/net/9p/9p.h for the numbers.
+//! Sources: diod's protocol.md for 9P2000.L, ericvh.github.io/9p-rfc for 9P2000.u, Plan 9's intro(5) for what all
+//! dialects share, linux/include/net/9p/9p.h for the numbers.
 #![allow(missing_docs, reason = "fields are named as in the protocol's documents, which say what they are")]
 
 use postern_ipc::Result;
 
-use super::wire::{Content, Get, Put, Reader, Text};
+use super::wire::{Content, Get, Measured, Put, Reader, Text};
 
 /// Bytes of `size[4] type[1] tag[2]`, the size counting them too.
 pub const HEADER: usize = 7;
@@ -60,10 +60,16 @@ records! {
     /// What a file is: kind QT*, version that changes with the content, number that stays.
     #[derive(Copy)]
     Qid { kind: u8, version: u32, path: u64 }
+    /// The attributes of a file in 9P2000.u, times in seconds. In Twstat all ones, or no bytes, leave a thing as it is.
+    #[derive(Copy)]
+    Stat<'a> {
+        kind: u16, dev: u32, qid: Qid, mode: u32, atime: u32, mtime: u32, length: u64, name: Text<'a>, uid: Text<'a>,
+        gid: Text<'a>, muid: Text<'a>, extension: Text<'a>, n_uid: u32, n_gid: u32, n_muid: u32,
+    }
 }
 
 messages! {
-    /// An error.
+    /// An error in 9P2000.L.
     7 Rlerror { ecode: u32 }
     8 Tstatfs { fid: u32 }
     9 Rstatfs {
@@ -119,10 +125,16 @@ messages! {
     103 Rauth { aqid: Qid }
     104 Tattach<'a> { fid: u32, afid: u32, uname: Text<'a>, aname: Text<'a>, n_uname: u32 }
     105 Rattach { qid: Qid }
+    /// An error in 9P2000.u.
+    107 Rerror<'a> { ename: Text<'a>, errno: u32 }
     108 Tflush { oldtag: u16 }
     109 Rflush {}
     110 Twalk<'a> { fid: u32, newfid: u32, names: Vec<Text<'a>> }
     111 Rwalk { qids: Vec<Qid> }
+    112 Topen { fid: u32, mode: u8 }
+    113 Ropen { qid: Qid, iounit: u32 }
+    114 Tcreate<'a> { fid: u32, name: Text<'a>, perm: u32, mode: u8, extension: Text<'a> }
+    115 Rcreate { qid: Qid, iounit: u32 }
     116 Tread { fid: u32, offset: u64, count: u32 }
     117 Rread<'a> { data: Content<'a> }
     /// The `count` bytes themselves follow it.
@@ -132,6 +144,32 @@ messages! {
     121 Rclunk {}
     122 Tremove { fid: u32 }
     123 Rremove {}
+    124 Tstat { fid: u32 }
+    /// The record is measured twice: as `stat[n]` and by the size it begins with.
+    125 Rstat<'a> { stat: Measured<Measured<Stat<'a>>> }
+    126 Twstat<'a> { fid: u32, stat: Measured<Measured<Stat<'a>>> }
+    127 Rwstat {}
+}
+
+impl Stat<'_> {
+    /// Leaves everything as it is. stat(5): "don't touch" values
+    pub const DONT_TOUCH: Self = Self {
+        kind: !0,
+        dev: !0,
+        qid: Qid { kind: !0, version: !0, path: !0 },
+        mode: !0,
+        atime: !0,
+        mtime: !0,
+        length: !0,
+        name: Text(b""),
+        uid: Text(b""),
+        gid: Text(b""),
+        muid: Text(b""),
+        extension: Text(b""),
+        n_uid: !0,
+        n_gid: !0,
+        n_muid: !0,
+    };
 }
 
 /// Bytes of a [`Twrite`] before its data.
@@ -173,6 +211,11 @@ mod tests {
         assert_whole(&attach, &encode(&attach));
         let lock = Tlock { fid: 1, kind: 0, flags: 1, start: 2, length: 3, proc_id: 4, client_id: Text(b"host") };
         assert_whole(&lock, &encode(&lock));
+        let make = Tcreate { fid: 1, name: Text(b"n"), perm: 0o644, mode: 1, extension: Text(b"c 1 2") };
+        assert_whole(&make, &encode(&make));
+        let stat = Stat { name: Text(b"name"), extension: Text(b"target"), ..Stat::DONT_TOUCH };
+        let change = Twstat { fid: 1, stat: Measured(Measured(stat)) };
+        assert_whole(&change, &encode(&change));
     }
 
     // diod protocol.md: "size[4] Tmkdir tag[2] dfid[4] name[s] mode[4] gid[4]"

@@ -1,8 +1,9 @@
-//! 9P2000.L, as a Linux guest speaks it over virtio or on a stream: decode once, call the file system, encode once.
+//! 9P2000.L and 9P2000.u, as a Linux guest speaks them over virtio or on a stream: decode once, call the file system, encode once.
 
 mod carrier;
 mod convert;
 mod device;
+mod dotu;
 mod exchange;
 mod fid;
 mod flight;
@@ -11,6 +12,7 @@ mod listing;
 mod lock;
 pub mod message;
 mod op;
+mod perm;
 mod session;
 mod stream;
 pub mod wire;

@@ -8,12 +8,13 @@ use postern_ipc::name::{FileName, Target};
 use postern_ipc::{Errno, Result};
 
 use super::convert::{changes, creator, getattr as attributes, kills_setid, open_flags, statfs as space, wants_dir};
+use super::dotu::{create, open, read_dir, stat, wstat};
 use super::fid::{Fid, Found, Held, Opened, Role};
 use super::listing::{Entries, LONGEST};
 use super::lock::{getlock, lock};
 #[allow(clippy::wildcard_imports, reason = "nearly all of the table")]
 use super::message::*;
-use super::session::{Call, Filled, Session, run};
+use super::session::{Call, Dialect, Filled, Session, run};
 use super::xattr::{read_value, write_value, xattrcreate, xattrwalk};
 use crate::fs::{Detail, Entry, Fs, Handle, Object, ROOT};
 use crate::vhost::Place;
@@ -27,12 +28,33 @@ pub(super) enum Pace {
     Slow,
 }
 
+/// Who sends a message?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Spoken {
+    /// Clients of any dialect.
+    Both,
+    /// Those of 9P2000.L.
+    L,
+    /// Those of 9P2000.u.
+    U,
+}
+
+impl Spoken {
+    fn is_of(self, dialect: Dialect) -> bool {
+        match self {
+            Self::Both => true,
+            Self::L => dialect == Dialect::L,
+            Self::U => dialect == Dialect::U,
+        }
+    }
+}
+
 macro_rules! served {
-    ($($message:ident $row:ident $pace:ident;)*) => {
-        /// What is known of a message before it is looked at: name and pace. `None`: not served.
-        pub(super) fn known(kind: u8) -> Option<(&'static str, Pace)> {
+    ($($message:ident $row:ident $spoken:ident $pace:ident;)*) => {
+        /// What is known of a message before it is looked at: name and pace. `None`: not served in this dialect.
+        pub(super) fn known(dialect: Dialect, kind: u8) -> Option<(&'static str, Pace)> {
             match kind {
-                $($message::NUMBER => Some((stringify!($row), Pace::$pace)),)*
+                $($message::NUMBER if Spoken::$spoken.is_of(dialect) => Some((stringify!($row), Pace::$pace)),)*
                 _ => None,
             }
         }
@@ -48,34 +70,38 @@ macro_rules! served {
 }
 
 served! {
-    Tversion version Quick;
-    Tauth auth Quick;
-    Tattach attach Quick;
-    Tflush flush Quick;
-    Twalk walk Quick;
-    Tclunk clunk Quick;
-    Tremove remove Quick;
-    Tstatfs statfs Quick;
-    Tgetattr getattr Quick;
-    Tsetattr setattr Quick;
-    Treadlink readlink Quick;
-    Tlopen lopen Quick;
-    Tlcreate lcreate Quick;
-    Tread read Quick;
-    Twrite write Quick;
-    Treaddir readdir Quick;
-    Tfsync fsync Slow;
-    Tmkdir mkdir Quick;
-    Tmknod mknod Quick;
-    Tsymlink symlink Quick;
-    Tlink link Quick;
-    Trename rename Quick;
-    Trenameat renameat Quick;
-    Tunlinkat unlinkat Quick;
-    Txattrwalk xattrwalk Quick;
-    Txattrcreate xattrcreate Quick;
-    Tlock lock Quick;
-    Tgetlock getlock Quick;
+    Tversion version Both Quick;
+    Tauth auth Both Quick;
+    Tattach attach Both Quick;
+    Tflush flush Both Quick;
+    Twalk walk Both Quick;
+    Tclunk clunk Both Quick;
+    Tremove remove Both Quick;
+    Tstatfs statfs L Quick;
+    Tgetattr getattr L Quick;
+    Tsetattr setattr L Quick;
+    Treadlink readlink L Quick;
+    Tlopen lopen L Quick;
+    Tlcreate lcreate L Quick;
+    Tread read Both Quick;
+    Twrite write Both Quick;
+    Treaddir readdir L Quick;
+    Tfsync fsync L Slow;
+    Tmkdir mkdir L Quick;
+    Tmknod mknod L Quick;
+    Tsymlink symlink L Quick;
+    Tlink link L Quick;
+    Trename rename L Quick;
+    Trenameat renameat L Quick;
+    Tunlinkat unlinkat L Quick;
+    Txattrwalk xattrwalk L Quick;
+    Txattrcreate xattrcreate L Quick;
+    Tlock lock L Quick;
+    Tgetlock getlock L Quick;
+    Topen open U Quick;
+    Tcreate create U Quick;
+    Tstat stat U Quick;
+    Twstat wstat U Quick;
 }
 
 /// Unlinkat's flag for directories. linux/net/9p/9p.h: P9_DOTL_AT_REMOVEDIR
@@ -120,7 +146,7 @@ fn walk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Twalk<'_>) -> Result<Rwalk> 
     let (mut held, mut found) = (Arc::clone(&from.held), from.found.clone());
     let mut qids = Vec::with_capacity(t.names.len());
     for name in t.names {
-        match s.step(&held, name.0) {
+        match s.step(&held, &found, name.0) {
             Ok((attr, next, seen)) => {
                 (held, found) = (next, seen);
                 qids.push(Qid::of(&attr));
@@ -134,21 +160,21 @@ fn walk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Twalk<'_>) -> Result<Rwalk> 
     Ok(Rwalk { qids })
 }
 
-/// The fid is gone whatever the answer says; the value of an extended attribute is set now.
+/// The fid is gone whatever the answer says; the value of an extended attribute is set now, and what was opened to be
+/// removed is.
 fn clunk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tclunk) -> Result<Rclunk> {
     let fid = s.fids.remove(t.fid)?;
-    if let Role::NewValue(new) = &fid.role {
-        s.set_value(fid.node(), new)?;
+    match &fid.role {
+        Role::NewValue(new) => s.set_value(fid.node(), new)?,
+        Role::Opened(opened) if opened.removes => s.unlink(&fid)?,
+        _ => {}
     }
     Ok(Rclunk {})
 }
 
 /// The fid is gone whatever the answer says.
 fn remove<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tremove) -> Result<Rremove> {
-    let fid = s.fids.remove(t.fid)?;
-    let attr = s.fs.getattr(fid.node(), None)?;
-    let (parent, name) = s.whereabouts(&fid)?;
-    if attr.kind() == libc::S_IFDIR { s.fs.rmdir(parent.node, &name) } else { s.fs.unlink(parent.node, &name) }?;
+    s.unlink(&*s.fids.remove(t.fid)?)?;
     Ok(Rremove {})
 }
 
@@ -157,9 +183,7 @@ fn statfs<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tstatfs) -> Result<Rstatfs
 }
 
 fn getattr<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tgetattr) -> Result<Rgetattr> {
-    let fid = s.fids.get(t.fid)?;
-    let file = fid.opened().ok().map(|opened| opened.handle).filter(|handle| handle.object == Object::File);
-    Ok(attributes(&s.fs.getattr(fid.node(), file)?))
+    Ok(attributes(&s.attr(&*s.fids.get(t.fid)?)?))
 }
 
 fn setattr<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tsetattr) -> Result<Rsetattr> {
@@ -208,6 +232,7 @@ fn read<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Tread) -> Result<Filled> 
         Role::Opened(opened) if opened.handle.object == Object::File => {
             s.fs.read(opened.handle, t.offset, call.wait(), call.carrier)?;
         }
+        Role::Opened(dir) if s.dialect() == Dialect::U => read_dir(s, dir, t.offset, call.carrier)?,
         Role::Opened(_) => return Err(Errno::EISDIR),
         Role::Value(value) => read_value(&value.bytes, t.offset, call.carrier)?,
         Role::Walked | Role::NewValue(_) => return Err(Errno::EBADF),
@@ -307,10 +332,14 @@ impl<F: Fs> Session<F> {
         call.carrier.aim(start, most);
     }
 
-    /// One name of a walk. intro(5): "The name .. refers to the parent directory"; that of the root is the root.
-    fn step(&self, from: &Arc<Held<F>>, name: &[u8]) -> Result<Step<F>> {
+    /// One name of a walk. intro(5): "The name .. refers to the parent directory"; that of the root is the root. diod's
+    /// clients say "." too, and its server stays where it is.
+    fn step(&self, from: &Arc<Held<F>>, found: &Option<Arc<Found<F>>>, name: &[u8]) -> Result<Step<F>> {
         if name == b".." {
             return self.up(from);
+        }
+        if name == b"." {
+            return Ok((self.dir(from)?, Arc::clone(from), found.clone()));
         }
         let name = FileName::new(name)?;
         let Entry { node, attr } = self.fs.lookup(from.node, &name)?;
@@ -318,10 +347,7 @@ impl<F: Fs> Session<F> {
     }
 
     fn up(&self, from: &Arc<Held<F>>) -> Result<Step<F>> {
-        let attr = self.fs.getattr(from.node, None)?;
-        if attr.kind() != libc::S_IFDIR {
-            return Err(Errno::ENOTDIR);
-        }
+        let attr = self.dir(from)?;
         if from.node == ROOT {
             return Ok((attr, Arc::clone(from), None));
         }
@@ -329,8 +355,30 @@ impl<F: Fs> Session<F> {
         Ok((self.fs.getattr(parent.node, None)?, parent, None))
     }
 
+    fn dir(&self, held: &Held<F>) -> Result<Attr> {
+        let attr = self.fs.getattr(held.node, None)?;
+        if attr.kind() == libc::S_IFDIR { Ok(attr) } else { Err(Errno::ENOTDIR) }
+    }
+
+    /// Attributes of what a fid stands for: of the open file itself, if there is one.
+    pub(super) fn attr(&self, fid: &Fid<F>) -> Result<Attr> {
+        let file = fid.opened().ok().map(|opened| opened.handle).filter(|handle| handle.object == Object::File);
+        self.fs.getattr(fid.node(), file)
+    }
+
+    /// Removes a file or directory by the name that leads to it.
+    fn unlink(&self, fid: &Fid<F>) -> Result<()> {
+        let attr = self.fs.getattr(fid.node(), None)?;
+        let (parent, name) = self.whereabouts(fid)?;
+        if attr.kind() == libc::S_IFDIR {
+            self.fs.rmdir(parent.node, &name)
+        } else {
+            self.fs.unlink(parent.node, &name)
+        }
+    }
+
     /// A name that leads to what a fid stands for: the one it was walked by, or the one its node was last seen by.
-    fn whereabouts(&self, fid: &Fid<F>) -> Result<(Arc<Held<F>>, FileName)> {
+    pub(super) fn whereabouts(&self, fid: &Fid<F>) -> Result<(Arc<Held<F>>, FileName)> {
         if let Some(found) = &fid.found {
             let name = FileName::new(&found.name)?;
             if self.leads_to(&found.parent, &name, fid) {
@@ -354,10 +402,10 @@ impl<F: Fs> Session<F> {
     }
 
     /// Opens a file or directory; of anything else the guest opens its own.
-    fn open(&self, fid: &Fid<F>, attr: &Attr, flags: OpenFlags) -> Result<Opened<F>> {
+    pub(super) fn open(&self, fid: &Fid<F>, attr: &Attr, flags: OpenFlags) -> Result<Opened<F>> {
         let node = fid.node();
         let (fh, object) = match attr.kind() {
-            libc::S_IFDIR if flags.contains(OpenFlags::WRITE) => return Err(Errno::EISDIR),
+            libc::S_IFDIR if flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNC) => return Err(Errno::EISDIR),
             libc::S_IFDIR => (self.fs.opendir(node)?, Object::Dir),
             _ => (self.fs.open(node, flags)?, Object::File),
         };

@@ -1,14 +1,14 @@
 //! A client's session: header in, header out, and one road for every request between them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use postern_ipc::{Errno, Result};
 
 use super::carrier::Carrier;
 use super::fid::Fids;
 use super::flight::Flights;
-use super::message::{HEADER, Message as _, Rlerror, Rversion, Tversion};
+use super::message::{HEADER, Message as _, Rerror, Rlerror, Rversion, Tversion};
 use super::op::{self, Pace};
 use super::wire::{Get, Put, Reader, Text};
 use crate::fs::{Fs, Wait};
@@ -18,8 +18,31 @@ use crate::vhost::{Outcome, Place};
 pub const MSIZE_MIN: u32 = 4096;
 /// Most bytes of a message that a client is granted.
 pub const MSIZE_MAX: u32 = 1 << 20;
-/// The dialect served.
-const VERSION: &[u8] = b"9P2000.L";
+/// Bytes of an [`Rerror`] without the words.
+const RERROR: usize = HEADER + 2 + 4;
+
+/// What a client speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Dialect {
+    /// 9P2000.L
+    L,
+    /// 9P2000.u
+    U,
+}
+
+impl Dialect {
+    /// As Tversion says it.
+    fn named(version: &[u8]) -> Option<Self> {
+        [Self::L, Self::U].into_iter().find(|dialect| dialect.name().as_bytes() == version)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::L => "9P2000.L",
+            Self::U => "9P2000.u",
+        }
+    }
+}
 
 /// What the guest is told.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +116,8 @@ pub struct Session<F: Fs> {
     pub(super) flights: Flights,
     /// Most bytes of a message; 0 before Tversion.
     msize: AtomicU32,
+    /// The client has last asked for 9P2000.u, and expects its errors: set before msize is.
+    is_u: AtomicBool,
 }
 
 impl<F: Fs> Session<F> {
@@ -100,7 +125,7 @@ impl<F: Fs> Session<F> {
     pub fn new(fs: Arc<F>, settings: Settings) -> Self {
         let (fids, flights) = (Fids::default(), Flights::default());
         let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
-        Self { fs, number, settings, fids, flights, msize: AtomicU32::new(0) }
+        Self { fs, number, settings, fids, flights, msize: AtomicU32::new(0), is_u: AtomicBool::new(false) }
     }
 
     /// The client holds nothing any more, and must begin with Tversion again.
@@ -114,18 +139,25 @@ impl<F: Fs> Session<F> {
         self.msize.load(Ordering::Acquire)
     }
 
+    /// What the client speaks; 9P2000.L before Tversion.
+    pub(super) fn dialect(&self) -> Dialect {
+        if self.is_u.load(Ordering::Acquire) { Dialect::U } else { Dialect::L }
+    }
+
     pub(super) fn version(&self, asked: &Tversion<'_>) -> Result<Rversion<'static>> {
         self.reset();
+        let dialect = Dialect::named(asked.version.0);
+        self.is_u.store(dialect == Some(Dialect::U), Ordering::Release);
         let msize = asked.msize.min(self.settings.msize);
         if msize < MSIZE_MIN {
             return Err(Errno::EINVAL);
         }
-        if asked.version.0 != VERSION {
+        let Some(dialect) = dialect else {
             return Ok(Rversion { msize, version: Text(b"unknown") });
-        }
+        };
         self.msize.store(msize, Ordering::Release);
-        log::info!("a guest mounted the share: 9P2000.L, msize {msize}");
-        Ok(Rversion { msize, version: Text(VERSION) })
+        log::info!("a guest mounted the share: {}, msize {msize}", dialect.name());
+        Ok(Rversion { msize, version: Text(dialect.name().as_bytes()) })
     }
 
     /// Most bytes of content in an answer whose content begins at `start`.
@@ -137,9 +169,9 @@ impl<F: Fs> Session<F> {
     /// From header to header.
     pub(super) fn answer(&self, mut call: Call<'_>) -> Outcome {
         let header = call.header;
-        let Some((name, pace)) = op::known(header.kind) else {
+        let Some((name, pace)) = op::known(self.dialect(), header.kind) else {
             log::debug!("message {} -> EOPNOTSUPP", header.kind);
-            return refuse(&mut call, Errno::EOPNOTSUPP);
+            return self.refuse(&mut call, Errno::EOPNOTSUPP);
         };
         if call.place == Place::Worker && pace == Pace::Slow {
             return Outcome::Later;
@@ -152,9 +184,24 @@ impl<F: Fs> Session<F> {
         }
         match done {
             Err(Errno::EAGAIN) if call.place == Place::Worker => Outcome::Later,
-            Err(errno) => refuse(&mut call, errno),
+            Err(errno) => self.refuse(&mut call, errno),
             Ok(bytes) => reply(&mut call, header.kind.saturating_add(1), bytes),
         }
+    }
+
+    /// Answers with an error; its words, where the dialect has them, as far as there is room.
+    pub(super) fn refuse(&self, call: &mut Call<'_>, errno: Errno) -> Outcome {
+        let number = errno.raw().unsigned_abs();
+        let (kind, put) = match self.dialect() {
+            Dialect::L => (Rlerror::NUMBER, Rlerror { ecode: number }.encode(call)),
+            Dialect::U => {
+                let room = call.carrier.capacity().saturating_sub(RERROR);
+                let words = errno.desc().as_bytes();
+                let ename = Text(words.get(..room).unwrap_or(words));
+                (Rerror::NUMBER, Rerror { ename, errno: number }.encode(call))
+            }
+        };
+        put.map_or(Outcome::Done(0), |bytes| reply(call, kind, bytes))
     }
 
     fn act(&self, call: &mut Call<'_>) -> Result<usize> {
@@ -227,15 +274,6 @@ pub(super) fn run<'a, F: Fs, T: Get<'a>, R: Encode>(
     let request = T::get(&mut args)?;
     args.finish()?;
     row(session, call, request)?.encode(call)
-}
-
-/// Answers with an error.
-pub(super) fn refuse(call: &mut Call<'_>, errno: Errno) -> Outcome {
-    let error = Rlerror { ecode: errno.raw().unsigned_abs() };
-    match error.encode(call) {
-        Ok(bytes) => reply(call, Rlerror::NUMBER, bytes),
-        Err(_) => Outcome::Done(0),
-    }
 }
 
 /// The header, last; without room for it there is no answer.

@@ -108,6 +108,29 @@ impl Put for Content<'_> {
     }
 }
 
+/// A record behind its length: `n[2]` bytes, exactly as many as it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Measured<T>(pub T);
+
+impl<'a, T: Get<'a>> Get<'a> for Measured<T> {
+    fn get(from: &mut Reader<'a>) -> Result<Self> {
+        let len = u16::get(from)?;
+        let mut inner = Reader::new(from.bytes(len.into())?);
+        let record = T::get(&mut inner)?;
+        inner.finish().map(|()| Self(record))
+    }
+}
+
+/// No record has so many bytes that their number would not fit.
+impl<T: Put> Put for Measured<T> {
+    fn put(&self, to: &mut Vec<u8>) {
+        let mut bytes = Vec::new();
+        self.0.put(&mut bytes);
+        u16::try_from(bytes.len()).unwrap_or(u16::MAX).put(to);
+        to.extend(bytes);
+    }
+}
+
 /// Up to [`WALK_MAX`] of the same: `n[2]` and then each.
 impl<'a, T: Get<'a>> Get<'a> for Vec<T> {
     fn get(from: &mut Reader<'a>) -> Result<Self> {
@@ -136,6 +159,15 @@ mod tests {
         assert_eq!(Content::get(&mut Reader::new(&[0xff; 6])), Err(Errno::EINVAL));
         assert_eq!(Vec::<u16>::get(&mut Reader::new(&[17, 0, 1, 1])), Err(Errno::EINVAL));
         assert_eq!(u32::get(&mut Reader::new(&[1, 2, 3])), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn a_measured_record_is_as_long_as_it_says() {
+        let measured = |bytes: &'static [u8]| Measured::<u16>::get(&mut Reader::new(bytes));
+        assert_eq!(measured(&[2, 0, 7, 0]), Ok(Measured(7)));
+        for wrong in [&[1, 0, 7, 0][..], &[3, 0, 7, 0, 0], &[2, 0, 7], &[0, 0, 7, 0], &[0xff, 0xff, 7, 0]] {
+            assert_eq!(measured(wrong), Err(Errno::EINVAL), "{wrong:?}");
+        }
     }
 
     #[test]
