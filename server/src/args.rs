@@ -146,13 +146,13 @@ pub struct P9WayArgs {
     #[arg(long, value_name = "N", group = "way", requires = "tag", conflicts_with_all = ["socket_user", "socket_group"])]
     pub fd: Option<RawFd>,
     /// Listen there for clients that speak 9P on a stream (`mount -t 9p -o trans=unix PATH DIR`)
-    #[arg(long, value_name = "unix:PATH", group = "way", value_parser = unix_path)]
+    #[arg(long, value_name = "unix:PATH", group = "way", value_parser = unix_path, conflicts_with = "poll_us")]
     pub listen: Option<PathBuf>,
     /// Serve the client at the other end of this connected stream socket
-    #[arg(long, value_name = "N", group = "way", conflicts_with_all = ["socket_user", "socket_group"])]
+    #[arg(long, value_name = "N", group = "way", conflicts_with_all = ["socket_user", "socket_group", "poll_us"])]
     pub stream_fd: Option<RawFd>,
     /// Serve the client at the standard input and output
-    #[arg(long, group = "way", conflicts_with_all = ["socket_user", "socket_group"])]
+    #[arg(long, group = "way", conflicts_with_all = ["socket_user", "socket_group", "poll_us"])]
     pub stdio: bool,
     /// This user may connect to --socket-path or --listen
     #[arg(long, value_name = "USER")]
@@ -170,9 +170,13 @@ pub struct P9WayArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=QUEUES_MAX),
         conflicts_with_all = ["socket_path", "fd", "stream_fd", "stdio"])]
     pub clients: u16,
-    /// A client on a stream is a guest's kernel, or as good: it may act as any user of the share
-    #[arg(long, conflicts_with_all = ["socket_path", "fd", "poll_us"])]
+    /// A client on a stream is a guest's kernel, which judges itself what its users may do
+    #[arg(long, conflicts_with_all = ["socket_path", "fd"])]
     pub trust_client: bool,
+    /// Clients on a stream act as this user, of this group [default: the one of the same number]; may be repeated
+    /// [default: as any user]
+    #[arg(long, value_name = "UID[:GID]", value_parser = user, conflicts_with_all = ["socket_path", "fd", "trust_client"])]
+    pub attach_as: Vec<p9::User>,
 }
 
 /// Ways without a VMM.
@@ -292,7 +296,7 @@ pub struct P9GuestArgs {
 impl P9GuestArgs {
     /// How the share is shown and written.
     pub fn tree(&self) -> tree::Settings {
-        tree::Settings { multidevs: self.multidevs.into(), writeout: self.writeout.into() }
+        tree::Settings { multidevs: self.multidevs.into(), writeout: self.writeout.into(), alone: false }
     }
 
     /// As the frontend takes them.
@@ -419,6 +423,14 @@ impl P9WayArgs {
     pub fn is_stream(&self) -> bool {
         self.listen.is_some() || self.stream_fd.is_some() || self.stdio
     }
+
+    /// As whom clients on a stream act. The host's root has to be named where it is the share's.
+    pub fn users(&self, host_root: bool) -> p9::Users {
+        if self.trust_client {
+            return p9::Users::Judged;
+        }
+        p9::Users::Alone { named: self.attach_as.as_slice().into(), root: !host_root }
+    }
 }
 
 impl Proxy {
@@ -434,7 +446,7 @@ impl Virtiofs {
     /// # Errors
     /// If mounts below it are to be both announced and no file systems of their own.
     pub fn tree(&self) -> Result<tree::Settings, Fatal> {
-        Ok(tree::Settings { multidevs: self.multidevs()?, writeout: self.guest.writeout.into() })
+        Ok(tree::Settings { multidevs: self.multidevs()?, writeout: self.guest.writeout.into(), alone: false })
     }
 
     fn multidevs(&self) -> Result<Multidevs, Fatal> {
@@ -489,6 +501,13 @@ fn p9_tag(text: &str) -> Result<String, String> {
 fn unix_path(text: &str) -> Result<PathBuf, String> {
     let path = text.strip_prefix("unix:").filter(|path| !path.is_empty());
     path.map(PathBuf::from).ok_or_else(|| "must be unix: and a path".into())
+}
+
+/// `UID` or `UID:GID`.
+fn user(text: &str) -> Result<p9::User, String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    let id = |text: &str| text.parse().ok().filter(|&id| id != u32::MAX).ok_or_else(|| format!("{text:?} is no id"));
+    Ok(p9::User { uid: id(uid)?, gid: id(gid)? })
 }
 
 fn tag_of(text: &str, most: usize) -> Result<String, String> {

@@ -46,16 +46,11 @@ pub fn socket(args: &SocketArgs) -> Result<Socket, Fatal> {
     listen(path, args.socket_user.as_deref(), args.socket_group.as_deref()).map(Socket::Listening)
 }
 
-/// Where clients on a stream come from. The helper cannot yet do all as the user who attached, so such a client has to
-/// be trusted to be what it says.
+/// Where clients on a stream come from.
 ///
 /// # Errors
-/// Says what is wrong with the path, the descriptor or the trust.
+/// Says what is wrong with the path or the descriptor.
 pub fn clients(args: &P9WayArgs) -> Result<Clients, Fatal> {
-    if !args.trust_client {
-        return Err(Fatal::new("serve 9P on a stream", "whoever is there could act as any user of the share")
-            .hint("say --trust-client if that is a guest's kernel, or may do so"));
-    }
     if let Some(path) = &args.listen {
         let (user, group) = (args.socket_user.as_deref(), args.socket_group.as_deref());
         return listen(path, user, group).map(Clients::Listening);

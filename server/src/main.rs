@@ -8,7 +8,7 @@ use clap::Parser;
 use postern_ipc::hello::CHANNELS_MAX;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_server::args::{Cli, Frontend, P9, Proxy, Virtiofs};
-use postern_server::fs::lock;
+use postern_server::fs::{lock, tree};
 use postern_server::start::Start;
 use postern_server::vhost::Transport;
 use postern_server::{dropin, fuse, launch, p9, proxy};
@@ -51,7 +51,7 @@ fn serve_p9(args: &P9) -> Result<(), Fatal> {
     let vmms = launch::socket(&way.vmm())?;
     let pool = threads.thread_pool_size;
     let met = start.meet(share, guest.tree(), pool.saturating_add(1))?;
-    let session = p9::Session::new(Arc::clone(&met.tree), guest.settings());
+    let session = p9::Session::new(Arc::clone(&met.tree), p9::Users::Judged, guest.settings());
     let device = Arc::new(p9::Device::new(session, way.tag.as_deref().unwrap_or_default()));
     let poll = Duration::from_micros(threads.poll_us);
     let transport =
@@ -69,9 +69,10 @@ fn serve_stream(args: &P9) -> Result<(), Fatal> {
         let why = format!("{channels} threads would be needed, there are {CHANNELS_MAX} at most");
         return Err(Fatal::new("serve so many clients (--clients)", why).hint("give each fewer: --thread-pool-size"));
     }
-    let met = start.meet(share, guest.tree(), channels)?;
-    let (tree, settings) = (Arc::clone(&met.tree), guest.settings());
-    let new = || p9::Streams::new(&tree, settings, slots.into(), pool.into()).step("start the threads");
+    let shown = tree::Settings { alone: !way.trust_client, ..guest.tree() };
+    let met = start.meet(share, shown, channels)?;
+    let (tree, users, settings) = (Arc::clone(&met.tree), way.users(met.host_root), guest.settings());
+    let new = || p9::Streams::new(&tree, &users, settings, slots.into(), pool.into()).step("start the threads");
     met.behind_walls(lock::table::CALLS, new)?.serve(clients).step("wait for a client")
 }
 

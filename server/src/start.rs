@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::unistd::User;
 use postern_ipc::channel::{Channel, take};
 use postern_ipc::client::Links;
-use postern_ipc::hello::{News, receive_news};
+use postern_ipc::hello::{self, News, receive_news};
 use postern_ipc::{Errno, Result};
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::journal;
@@ -33,6 +33,8 @@ pub struct Met<'a> {
     pub tree: Arc<Tree>,
     /// Nothing of it can be changed.
     pub readonly: bool,
+    /// Its root is the host's.
+    pub host_root: bool,
 }
 
 impl<'a> Start<'a> {
@@ -60,9 +62,10 @@ impl<'a> Start<'a> {
         let root = take(&helper).step(step)?;
         let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
         let share = Share { root, links: Arc::clone(&links), walker };
-        let tree =
-            Arc::new(Tree::new(share, Limits { descriptors, nodes: self.process.max_nodes }, settings).step(step)?);
-        Ok(Met { process: self.process, helper, links, walker, tree, readonly: facts.readonly })
+        let limits = Limits { descriptors, nodes: self.process.max_nodes };
+        let tree = Arc::new(Tree::new(share, limits, settings).step(step)?);
+        let hello::Share { readonly, host_root, .. } = facts;
+        Ok(Met { process: self.process, helper, links, walker, tree, readonly, host_root })
     }
 }
 

@@ -30,6 +30,7 @@ pub mod peers;
 pub mod proxy;
 pub mod ring;
 pub mod share;
+pub mod stream;
 pub mod twin;
 pub mod v9fs;
 pub mod vmm;

@@ -2,11 +2,13 @@
 //! can have, and as the three users that it attaches; and on a stream.
 
 use std::path::Path;
-use std::process::{Child, Command};
 use std::time::Duration;
 
 use postern_tests::guest::{Guest, Kernel};
+use postern_tests::host::Host;
 use postern_tests::kind::Kind;
+use postern_tests::share::Scratch;
+use postern_tests::stream::{connect, listen};
 
 /// Mounts the share at /s with these options.
 fn mount(guest: &mut Guest, options: &str) {
@@ -139,37 +141,32 @@ fcntl F, 5, $part or die;
 my ($kind, $whence, $start, $length, $process) = unpack "s s x4 q q i", $part;
 print "$start ", -$process, "\n";"#;
 
-// mount(8), v9fs: "trans=fd  used with rfdno, wfdno: use these file descriptors"
+// mount(8), v9fs: "trans=fd  used with rfdno, wfdno: use these file descriptors". Each user of the guest attaches as
+// himself; nobody believes the guest's kernel what he may.
 #[test]
 fn a_guest_mounts_a_stream_that_is_a_line_to_the_host() {
-    let place = tempfile::TempDir::new().unwrap();
-    let (share, socket) = (place.path().join("share"), place.path().join("socket"));
-    std::fs::create_dir(&share).unwrap();
-    let spawned = Command::new(Kind::Root.program())
-        .args(["9p", "--trust-client", "--shared-dir"])
-        .arg(&share)
-        .arg(format!("--listen=unix:{}", socket.display()))
-        .spawn();
-    let _server = Server(spawned.unwrap());
-    while !socket.exists() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let line = format!("socket,id=line,path={}", socket.display());
+    let scratch = Scratch::new(Kind::Mapped, false);
+    let host = Host::new(scratch.path("share"), Kind::Mapped);
+    let _server = listen(Kind::Mapped, &scratch, &["--xattr"]);
+    drop(connect(&scratch));
+    let line = format!("socket,id=line,path={}", scratch.path("socket").display());
     let options = ["-chardev", &line, "-serial", "chardev:line"];
     let mut guest = Guest::boot_with(Kernel::V6_12, Kind::Mapped, &[], &options);
     guest.ok("mkdir /s; stty -F /dev/ttyS2 raw -echo; exec 9<>/dev/ttyS2
-         mount -t 9p -o trans=fd,rfdno=9,wfdno=9,version=9p2000.L,msize=4096 none /s
-         echo hello >/s/f; mkdir /s/d; mv /s/f /s/d/g; sync; umount /s");
-    assert_eq!(std::fs::read(share.join("d/g")).unwrap(), b"hello\n");
+         mount -t 9p -o trans=fd,rfdno=9,wfdno=9,version=9p2000.L,msize=4096,access=user none /s
+         echo hello >/s/f; mkdir /s/d; mv /s/f /s/d/g; sync");
+    assert_eq!(host.read("d/g"), b"hello\n");
+    host.chmod("d", 0o700);
+    let report = guest.run(&format!("cd /s; for user in alice bob; do su $user -c '{ALONE}'; done")).text;
+    assert_eq!(report, "alice 1000:1000 no no\nbob 1001:1001 no no\n");
+    assert_eq!(host.stat("of.alice").owner, (Some(1000), Some(1000)));
+    guest.ok("cat /s/d/g; umount /s");
     assert!(guest.power_off().success());
+    scratch.assert_contained();
 }
 
-/// A server that ends with its test.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+/// Makes a file of one's own; tries one behind a closed door, and to close another's.
+const ALONE: &str = r#"
+: >of.$(id -un) && echo -n "$(id -un) $(stat -c %u:%g of.$(id -un))"
+cat d/g 2>/dev/null && echo -n " yes" || echo -n " no"
+chmod 700 /s 2>/dev/null && echo " yes" || echo " no""#;

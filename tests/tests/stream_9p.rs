@@ -3,60 +3,14 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use postern_server::p9::message::*;
 use postern_server::p9::wire::{Put, Text};
 use postern_tests::p9::{decode, frame};
 use postern_tests::prelude::*;
 use postern_tests::share::Scratch;
-
-/// A server that ends with its test.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The command that serves the share of `scratch`, told where clients come from.
-fn command(kind: Kind, scratch: &Scratch, way: &[&str]) -> Command {
-    let mut command = Command::new(kind.program());
-    command.arg("9p").arg("--shared-dir").arg(scratch.path("share")).args(kind.identity()).args(way);
-    command
-}
-
-/// Serves by --listen.
-fn listen(kind: Kind, scratch: &Scratch, more: &[&str]) -> Server {
-    let way = format!("--listen=unix:{}", scratch.path("socket").display());
-    let way: Vec<_> = ["--trust-client", &way].into_iter().chain(more.iter().copied()).collect();
-    Server(scratch.spawn(command(kind, scratch, &way), kind))
-}
-
-fn connect(scratch: &Scratch) -> UnixStream {
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
-        match UnixStream::connect(scratch.path("socket")) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-                return stream;
-            }
-            Err(error) => assert!(Instant::now() < end, "{error}\n{}", scratch.log()),
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn receive(from: &mut impl Read) -> (u8, u16, Vec<u8>) {
-    let mut head = [0; HEADER];
-    from.read_exact(&mut head).unwrap();
-    let mut body = vec![0; u32::from_le_bytes(head[..4].try_into().unwrap()) as usize - HEADER];
-    from.read_exact(&mut body).unwrap();
-    (head[4], u16::from_le_bytes([head[5], head[6]]), body)
-}
+use postern_tests::stream::{Server, command, connect, listen, receive};
 
 fn ask<T: Message + Put>(to: &mut impl Write, from: &mut impl Read, message: &T, data: &[u8]) -> Vec<u8> {
     to.write_all(&[frame(message, 9, data.len()), data.to_vec()].concat()).unwrap();
@@ -90,7 +44,7 @@ fn both(stream: &UnixStream) -> (UnixStream, UnixStream) {
 #[apply(promise)]
 fn clients_of_a_listening_server_work_side_by_side(on: Kind) {
     let scratch = Scratch::new(on, false);
-    let _server = listen(on, &scratch, &[]);
+    let _server = listen(on, &scratch, &["--trust-client"]);
     let streams = [(); 3].map(|()| connect(&scratch));
     for stream in &streams {
         let (mut to, mut from) = both(stream);
@@ -111,7 +65,7 @@ fn clients_of_a_listening_server_work_side_by_side(on: Kind) {
 fn a_client_that_means_harm_holds_up_nobody_else(on: Kind) {
     let scratch = Scratch::new(on, false);
     std::fs::write(scratch.path("share/large"), vec![b'x'; 1 << 20]).unwrap();
-    let server = listen(on, &scratch, &["--clients=2"]);
+    let server = listen(on, &scratch, &["--trust-client", "--clients=2"]);
     let deaf = connect(&scratch);
     let (mut to, mut from) = both(&deaf);
     mount(&mut to, &mut from);
@@ -167,18 +121,6 @@ fn a_client_at_a_descriptor_is_served_until_it_goes(on: Kind) {
     work(&mut to, &mut from, "f");
     drop((ours, to, from));
     assert!(server.0.wait().unwrap().success());
-}
-
-// postern-server(1): --trust-client "Has to be said"
-#[apply(promise)]
-fn a_client_on_a_stream_is_not_trusted_unless_that_is_said(on: Kind) {
-    let scratch = Scratch::new(on, false);
-    let way = format!("--listen=unix:{}", scratch.path("socket").display());
-    let mut server = Server(scratch.spawn(command(on, &scratch, &[&way]), on));
-    assert_eq!(server.0.wait().unwrap().code(), Some(1));
-    let said = scratch.log();
-    assert!(said.lines().count() == 1 && said.contains("--trust-client"), "{said}");
-    assert!(!scratch.path("socket").exists());
 }
 
 fn as_starter(mut command: Command, kind: Kind) -> Command {

@@ -11,14 +11,16 @@ pub mod lock;
 pub mod node;
 pub mod synthetic;
 pub mod tree;
+mod view;
 pub mod walk;
 mod writeout;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use postern_ipc::Result;
 use postern_ipc::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
-use postern_ipc::id::Caller;
+use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::Fsx;
 
@@ -189,6 +191,11 @@ pub trait Fs: Send + Sync {
     fn enter(&self, thread: usize);
     /// The guest is gone: nothing it held is held any longer.
     fn reset(&self);
+    /// The same files as a user has them whom nobody has judged: whatever is done here is done as him, and nodes of one
+    /// user are none of another. Root has them as they are. EMFILE if there are too many users.
+    fn acting_as(self: &Arc<Self>, uid: GuestUid, gid: GuestGid) -> Result<Arc<Self>>
+    where
+        Self: Sized;
 
     /// Finds a name and takes a reference to its node.
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry>;

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
@@ -35,7 +35,15 @@ struct Table {
     by_identity: HashMap<FileId, NodeId>,
     /// Nodes that hold a descriptor, in the order the clock's hand meets them.
     clock: VecDeque<NodeId>,
-    next: u64,
+    common: Arc<Common>,
+}
+
+/// What tables of one root have together.
+struct Common {
+    /// The last number given away.
+    last: AtomicU64,
+    /// How many nodes they know.
+    known: AtomicUsize,
 }
 
 struct Node {
@@ -102,14 +110,31 @@ pub enum Place {
 impl Nodes {
     /// A table that knows the root only; it may come to know `most` nodes, and hold descriptors of `most_held`.
     pub fn new(root: OwnedFd, attr: &Attr, most_held: usize, most: usize) -> Self {
-        let identity = Identity::of(attr);
-        let node =
-            Node { identity, seen: None, lookups: 1, children: 0, opens: 0, pin: Some(Arc::new(root)), used: true };
+        let common = Common { last: AtomicU64::new(ROOT.0), known: AtomicUsize::new(0) };
+        Self::of(Arc::new(root), Identity::of(attr), most_held, most, Arc::new(common))
+    }
+
+    /// Another table of the same root, which gives no node a number that this one does; both together may come to know
+    /// as many nodes as this one alone.
+    ///
+    /// # Errors
+    /// ENFILE if there is no room for it.
+    pub fn beside(&self, most_held: usize) -> Result<Self> {
+        self.room()?;
+        let table = self.lock();
+        let root = table.nodes.get(&ROOT).ok_or(Errno::ESTALE)?;
+        let pin = root.pin.clone().ok_or(Errno::ESTALE)?;
+        Ok(Self::of(pin, root.identity, most_held, self.most, Arc::clone(&table.common)))
+    }
+
+    fn of(root: Arc<OwnedFd>, identity: Identity, most_held: usize, most: usize, common: Arc<Common>) -> Self {
+        let node = Node { identity, seen: None, lookups: 1, children: 0, opens: 0, pin: Some(root), used: true };
+        common.known.fetch_add(1, Ordering::Relaxed);
         let table = Table {
             nodes: HashMap::from_iter([(ROOT, node)]),
             by_identity: HashMap::from_iter([(identity.id, ROOT)]),
             clock: VecDeque::new(),
-            next: ROOT.0.wrapping_add(1),
+            common,
         };
         Self { table: Mutex::new(table), most_held, most, told: AtomicBool::new(false) }
     }
@@ -126,6 +151,7 @@ impl Nodes {
     pub fn reset(&self) {
         let mut table = self.lock();
         let gone: Vec<Node> = table.nodes.extract_if(|&id, _| id != ROOT).map(|(_, node)| node).collect();
+        table.common.known.fetch_sub(gone.len(), Ordering::Relaxed);
         table.by_identity.retain(|_, &mut id| id == ROOT);
         table.clock.clear();
         if let Some(root) = table.nodes.get_mut(&ROOT) {
@@ -140,7 +166,7 @@ impl Nodes {
     /// # Errors
     /// ENFILE if there is not; the first time the log says so.
     pub fn room(&self) -> Result<()> {
-        if self.lock().nodes.len() < self.most { Ok(()) } else { Err(self.full()) }
+        if self.lock().has_room(self.most) { Ok(()) } else { Err(self.full()) }
     }
 
     fn full(&self) -> Errno {
@@ -278,12 +304,22 @@ impl Nodes {
     }
 }
 
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.common.known.fetch_sub(self.nodes.len(), Ordering::Relaxed);
+    }
+}
+
 impl Table {
+    fn has_room(&self, most: usize) -> bool {
+        self.common.known.load(Ordering::Relaxed) < most
+    }
+
     fn found(&mut self, seen: Option<Seen>, identity: Identity, most: usize) -> Option<NodeId> {
         let known = self.by_identity.get(&identity.id).copied();
         let node = match known.filter(|id| self.nodes.get(id).is_some_and(|node| node.identity == identity)) {
             Some(node) => node,
-            None if self.nodes.len() < most => self.add(identity),
+            None if self.has_room(most) => self.add(identity),
             None => return None,
         };
         if let Some(entry) = self.nodes.get_mut(&node) {
@@ -297,10 +333,10 @@ impl Table {
     }
 
     fn add(&mut self, identity: Identity) -> NodeId {
-        let id = NodeId(self.next);
-        self.next = self.next.wrapping_add(1);
+        let id = NodeId(self.common.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
         let node = Node { identity, seen: None, lookups: 0, children: 0, opens: 0, pin: None, used: false };
         self.nodes.insert(id, node);
+        self.common.known.fetch_add(1, Ordering::Relaxed);
         self.by_identity.insert(identity.id, id);
         id
     }
@@ -340,6 +376,7 @@ impl Table {
 
     fn remove(&mut self, id: NodeId) -> Option<Node> {
         let node = self.nodes.remove(&id)?;
+        self.common.known.fetch_sub(1, Ordering::Relaxed);
         if self.by_identity.get(&node.identity.id) == Some(&id) {
             self.by_identity.remove(&node.identity.id);
         }
@@ -560,5 +597,21 @@ mod tests {
         nodes.forget(a, 2);
         assert_eq!(nodes.room(), Ok(()));
         nodes.found(ROOT, &name("c"), &attr(7, 0)).unwrap();
+    }
+
+    #[test]
+    fn tables_of_one_root_share_the_room_and_the_numbers_but_no_node() {
+        let first = Nodes::new(null(), &attr(1, 0), 8, 4);
+        let second = first.beside(8).unwrap();
+        let a = first.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
+        let b = second.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
+        assert!(a != b && first.place(b).is_err() && second.place(a).is_err());
+        assert_eq!((first.room(), second.room()), (Err(Errno::ENFILE), Err(Errno::ENFILE)));
+        assert!(first.beside(8).is_err());
+        drop(second);
+        assert_eq!(first.room(), Ok(()));
+        first.reset();
+        assert!((0..3).all(|ino| first.found(ROOT, &name("b"), &attr(7 + ino, 0)).is_ok()));
+        assert_eq!(first.room(), Err(Errno::ENFILE));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hashbrown::{HashMap, HashSet};
@@ -323,6 +323,11 @@ fn masked(kind: u32, mode: Mode, umask: Mode) -> u32 {
 
 impl Fs for Synthetic {
     fn enter(&self, _: usize) {}
+
+    /// It judges nobody.
+    fn acting_as(self: &Arc<Self>, _: GuestUid, _: GuestGid) -> Result<Arc<Self>> {
+        Ok(Arc::clone(self))
+    }
 
     fn reset(&self) {
         let _ = self.state(|state| {

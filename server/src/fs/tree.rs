@@ -1,13 +1,13 @@
 //! The share: what needs no credentials is done here on donated descriptors, the rest is one call to the helper.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 
 use nix::fcntl::FallocateFlags;
 use postern_ipc::attr::{Attr, Changes, Dev, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
 use postern_ipc::client::Links;
 use postern_ipc::frame::DATA_MAX;
-use postern_ipc::id::Caller;
+use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::{self, Fsx, Op};
 use postern_ipc::{Errno, Result};
@@ -18,6 +18,7 @@ use super::file::{Files, OpenFile};
 use super::lock::table::Locks;
 use super::lock::{self, Claim, Conflict, Lock, LockOwner};
 use super::node::{Identity, Nodes, Place};
+use super::view::{VIEWS_MAX, Views};
 use super::walk::{Walk, Walker, Way};
 use super::writeout::Writeout;
 use super::{Detail, Dirent, Entry, Fh, Fs, Handle, Listing, NodeId, Object, Seek, Sink, Source, Space, Spot, Wait};
@@ -28,12 +29,15 @@ const DEEPEST: usize = 65_536;
 /// The share as the server sees it.
 pub struct Tree {
     nodes: Nodes,
-    files: Files,
-    locks: Locks,
+    files: Arc<Files>,
+    locks: Arc<Locks>,
     walk: Walk,
     links: Arc<Links>,
-    devices: Devices,
+    devices: Arc<Devices>,
     writeout: Writeout,
+    views: Arc<Views>,
+    /// Most descriptors of nodes that all views hold together.
+    for_views: usize,
 }
 
 /// What the helper's side gave.
@@ -53,6 +57,8 @@ pub struct Settings {
     pub multidevs: Multidevs,
     /// When what the guest writes goes to the disk.
     pub writeout: Writeout,
+    /// Users act alone, and each has a view of his own.
+    pub alone: bool,
 }
 
 /// How much a guest may make the server hold.
@@ -69,7 +75,8 @@ const OTHERS: u64 = 64;
 
 impl Tree {
     /// Of a share. An eighth of the descriptors is for locks, half of the rest for nodes, and as many open files as leave
-    /// each of them its node's descriptor too.
+    /// each of them its node's descriptor too. Where users act alone, nodes of theirs have as many again, and the open
+    /// ones of those.
     ///
     /// # Errors
     /// Those of statx(2).
@@ -79,11 +86,44 @@ impl Tree {
         let attr = walk.attr(root.as_fd())?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let for_locks = limits.descriptors / 8;
-        let half = count(limits.descriptors.saturating_sub(OTHERS).saturating_sub(for_locks) / 2);
-        let (nodes, files) = (Nodes::new(root, &attr, half, count(limits.nodes)), Files::new(half));
-        let locks = Locks::new(count(for_locks));
-        let devices = Devices::new(settings.multidevs, &attr);
-        Ok(Self { nodes, files, locks, walk, links, devices, writeout: settings.writeout })
+        let rest = limits.descriptors.saturating_sub(OTHERS).saturating_sub(for_locks);
+        let part = count(if settings.alone { rest / 4 } else { rest / 2 });
+        Ok(Self {
+            nodes: Nodes::new(root, &attr, part, count(limits.nodes)),
+            files: Arc::new(Files::new(part)),
+            locks: Arc::new(Locks::new(count(for_locks))),
+            walk,
+            links,
+            devices: Arc::new(Devices::new(settings.multidevs, &attr)),
+            writeout: settings.writeout,
+            views: Arc::default(),
+            for_views: part,
+        })
+    }
+
+    /// The share as `user` has it.
+    fn view(&self, user: Caller) -> Result<Self> {
+        Ok(Self {
+            nodes: self.nodes.beside(self.for_views / VIEWS_MAX)?,
+            files: Arc::clone(&self.files),
+            locks: Arc::clone(&self.locks),
+            walk: self.walk.by(user),
+            links: Arc::clone(&self.links),
+            devices: Arc::clone(&self.devices),
+            views: Arc::clone(&self.views),
+            ..*self
+        })
+    }
+
+    /// Asks the helper, on behalf of whose tree it is.
+    fn call<O: Op, R>(
+        &self,
+        op: &O,
+        at: &O::At<BorrowedFd<'_>>,
+        data: &[u8],
+        take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
+    ) -> Result<R> {
+        self.links.call(self.walk.caller, op, at, data, take)
     }
 
     /// An O_PATH descriptor of a node: the one held, or found again by name from the nearest directory that has one.
@@ -118,27 +158,37 @@ impl Tree {
     }
 
     /// Asks the helper about one node.
-    fn ask<O, R>(
+    fn ask<O, R>(&self, node: NodeId, op: &O, take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R) -> Result<R>
+    where
+        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
+    {
+        let pin = self.pin(node)?;
+        self.call(op, &[pin.as_fd()], b"", take)
+    }
+
+    /// Asks the helper to make something in `parent`, which is to be the caller's; who acts alone makes only his own.
+    fn create_in<O, R>(
         &self,
         caller: Caller,
-        node: NodeId,
+        parent: NodeId,
         op: &O,
         take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
     ) -> Result<R>
     where
-        O: for<'a> Op<At<std::os::fd::BorrowedFd<'a>> = [std::os::fd::BorrowedFd<'a>; 1]>,
+        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
     {
-        let pin = self.pin(node)?;
+        let pin = self.pin(parent)?;
+        let caller = if self.walk.caller == Caller::Root { caller } else { self.walk.caller };
         self.links.call(caller, op, &[pin.as_fd()], b"", take)
     }
 
     /// Asks the helper to make `name` in `parent`.
     fn make<O>(&self, caller: Caller, parent: NodeId, name: &FileName, op: &O) -> Result<Entry>
     where
-        O: for<'a> Op<At<std::os::fd::BorrowedFd<'a>> = [std::os::fd::BorrowedFd<'a>; 1], Reply = Attr>,
+        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1], Reply = Attr>,
     {
         self.nodes.room()?;
-        let attr = self.ask(caller, parent, op, |attr, _, _| attr)?;
+        let attr = self.create_in(caller, parent, op, |attr, _, _| attr)?;
         self.entry(parent, name, attr)
     }
 
@@ -160,11 +210,11 @@ impl Tree {
 
     fn remove<O>(&self, parent: NodeId, name: &FileName, op: &O) -> Result<()>
     where
-        O: for<'a> Op<At<std::os::fd::BorrowedFd<'a>> = [std::os::fd::BorrowedFd<'a>; 1]>,
+        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
     {
         let dir = self.pin(parent)?;
         let node = self.last_sight(&dir, name)?;
-        self.links.call(Caller::Root, op, &[dir.as_fd()], b"", |_, _, _| ())?;
+        self.call(op, &[dir.as_fd()], b"", |_, _, _| ())?;
         if let Some((node, pin)) = node {
             self.nodes.unnamed(node, parent, name, pin);
         }
@@ -197,7 +247,7 @@ impl Tree {
             let part = from.take(&mut buffer)?;
             let data = buffer.get(..part).ok_or(Errno::EIO)?;
             let at = offset.checked_add(u64::try_from(done).map_err(|_| Errno::EFBIG)?).ok_or(Errno::EFBIG)?;
-            let wrote = self.links.call(Caller::Root, &op::Write { offset: at }, &[pin.as_fd()], data, |n, _, _| n);
+            let wrote = self.call(&op::Write { offset: at }, &[pin.as_fd()], data, |n, _, _| n);
             let wrote = match wrote {
                 Ok(wrote) => usize::try_from(wrote).map_err(|_| Errno::EIO)?,
                 Err(errno) if done == 0 => return Err(errno),
@@ -258,9 +308,23 @@ impl Fs for Tree {
         self.nodes.reset();
     }
 
+    fn acting_as(self: &Arc<Self>, uid: GuestUid, gid: GuestGid) -> Result<Arc<Self>> {
+        if uid == GuestUid(0) {
+            return Ok(Arc::clone(self));
+        }
+        self.views.of((uid, gid), || self.view(Caller::Alone { uid, gid }))
+    }
+
+    /// What the helper finds comes with a descriptor, which is not thrown away.
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry> {
-        let attr = self.walk.stat(self.pin(parent)?.as_fd(), name)?;
-        self.entry(parent, name, attr)
+        let dir = self.pin(parent)?;
+        if self.walk.finds() {
+            return self.entry(parent, name, self.walk.stat(dir.as_fd(), name)?);
+        }
+        let (pin, attr) = self.walk.open(dir.as_fd(), name)?;
+        let entry = self.entry(parent, name, attr)?;
+        self.nodes.hold(entry.node, Arc::new(pin));
+        Ok(entry)
     }
 
     fn walk(&self, from: NodeId, names: &[FileName], found: &mut dyn FnMut(Entry)) -> Result<()> {
@@ -302,7 +366,7 @@ impl Fs for Tree {
         if changes.size.is_some() && file.is_some_and(|file| !file.writable) {
             return Err(Errno::EINVAL);
         }
-        let attr = self.ask(Caller::Root, node, &op::SetAttr { changes: *changes }, |attr, _, _| attr)?;
+        let attr = self.ask(node, &op::SetAttr { changes: *changes }, |attr, _, _| attr)?;
         self.devices.shown(attr)
     }
 
@@ -325,7 +389,7 @@ impl Fs for Tree {
     }
 
     fn syncfs(&self, node: NodeId) -> Result<()> {
-        self.ask(Caller::Root, node, &op::SyncFs {}, |(), _, _| ())
+        self.ask(node, &op::SyncFs {}, |(), _, _| ())
     }
 
     fn mkdir(&self, caller: Caller, parent: NodeId, name: &FileName, mode: Mode, umask: Mode) -> Result<Entry> {
@@ -351,7 +415,7 @@ impl Fs for Tree {
     fn link(&self, node: NodeId, parent: NodeId, name: &FileName) -> Result<Entry> {
         let (pin, dir) = (self.pin(node)?, self.pin(parent)?);
         let at = [pin.as_fd(), dir.as_fd()];
-        let attr = self.links.call(Caller::Root, &op::Link { name: *name }, &at, b"", |attr, [], _| attr)?;
+        let attr = self.call(&op::Link { name: *name }, &at, b"", |attr, [], _| attr)?;
         self.entry(parent, name, attr)
     }
 
@@ -371,7 +435,7 @@ impl Fs for Tree {
             replaced => replaced?,
         };
         let op = op::Rename { name: *from.1, new_name: *to.1, flags };
-        self.links.call(Caller::Root, &op, &[old_dir.as_fd(), new_dir.as_fd()], b"", |(), [], _| ())?;
+        self.call(&op, &[old_dir.as_fd(), new_dir.as_fd()], b"", |(), [], _| ())?;
         let same = matches!((&moved, &replaced), (Some((a, _)), Some((b, _))) if a == b);
         if same {
             return Ok(());
@@ -392,7 +456,7 @@ impl Fs for Tree {
     fn open(&self, node: NodeId, flags: OpenFlags) -> Result<Fh> {
         self.files.room()?;
         let pin = self.pin(node)?;
-        let file = self.links.call(Caller::Root, &op::Open { flags }, &[pin.as_fd()], b"", |(), [file], _| file)?;
+        let file = self.call(&op::Open { flags }, &[pin.as_fd()], b"", |(), [file], _| file)?;
         let setid = flags.contains(OpenFlags::WRITE) && self.walk.attr(pin.as_fd())?.has_setid();
         Ok(self.keep(node, Object::File, file, setid, flags))
     }
@@ -409,7 +473,7 @@ impl Fs for Tree {
         self.files.room()?;
         self.nodes.room()?;
         let op = op::Create { name: *name, mode, umask, flags };
-        let (attr, file) = self.ask(caller, parent, &op, |attr, [file], _| (attr, file))?;
+        let (attr, file) = self.create_in(caller, parent, &op, |attr, [file], _| (attr, file))?;
         let entry = self.entry(parent, name, attr)?;
         Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
     }
@@ -425,7 +489,7 @@ impl Fs for Tree {
         self.files.room()?;
         self.nodes.room()?;
         let op = op::TmpFile { mode, umask, flags };
-        let (attr, pin, file) = self.ask(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
+        let (attr, pin, file) = self.create_in(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
         let shown = self.devices.shown(attr)?;
         let entry = Entry { node: self.nodes.nameless(&attr, pin)?, attr: shown };
         Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
@@ -482,7 +546,7 @@ impl Fs for Tree {
         let file = self.files.get(file)?;
         if file.has_setid() {
             let op = op::Fallocate { mode, offset, length };
-            return self.ask(Caller::Root, file.node, &op, |(), _, _| ());
+            return self.ask(file.node, &op, |(), _, _| ());
         }
         let mode = i32::try_from(mode).ok().and_then(FallocateFlags::from_bits).ok_or(Errno::EOPNOTSUPP)?;
         let signed = |n: u64| i64::try_from(n).map_err(|_| Errno::EINVAL);
@@ -502,7 +566,7 @@ impl Fs for Tree {
         let copied = if target.has_setid() {
             let (a, b) = (self.pin(source.node)?, self.pin(target.node)?);
             let op = op::CopyRange { from_offset: from.offset, to_offset: to.offset, length };
-            self.links.call(Caller::Root, &op, &[a.as_fd(), b.as_fd()], b"", |copied, [], _| copied)?
+            self.call(&op, &[a.as_fd(), b.as_fd()], b"", |copied, [], _| copied)?
         } else {
             let (mut from_at, mut to_at) = (from.offset, to.offset);
             let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -515,7 +579,7 @@ impl Fs for Tree {
 
     fn lock(&self, handle: Handle, owner: &LockOwner, lock: Lock) -> Result<Claim> {
         self.lockable(handle)?;
-        let open = |flags| self.ask(Caller::Root, handle.node, &op::Open { flags }, |(), [file], _| file);
+        let open = |flags| self.ask(handle.node, &op::Open { flags }, |(), [file], _| file);
         self.locks.lock(handle, owner, lock, &open)
     }
 
@@ -531,7 +595,7 @@ impl Fs for Tree {
 
     fn opendir(&self, node: NodeId) -> Result<Fh> {
         self.files.room()?;
-        let file = self.ask(Caller::Root, node, &op::OpenDir {}, |(), [file], _| file)?;
+        let file = self.ask(node, &op::OpenDir {}, |(), [file], _| file)?;
         Ok(self.keep(node, Object::Dir, file, false, OpenFlags::READ))
     }
 
@@ -546,21 +610,21 @@ impl Fs for Tree {
 
     fn getxattr(&self, node: NodeId, name: &XattrName, size: u32, to: &mut dyn Sink) -> Result<u32> {
         let op = op::GetXattr { name: *name, size };
-        self.ask(Caller::Root, node, &op, |length, _, value| to.put(value).map(|()| length))?
+        self.ask(node, &op, |length, _, value| to.put(value).map(|()| length))?
     }
 
     fn setxattr(&self, node: NodeId, name: &XattrName, value: &[u8], flags: XattrFlags) -> Result<()> {
         let pin = self.pin(node)?;
         let op = op::SetXattr { name: *name, flags };
-        self.links.call(Caller::Root, &op, &[pin.as_fd()], value, |(), [], _| ())
+        self.call(&op, &[pin.as_fd()], value, |(), [], _| ())
     }
 
     fn listxattr(&self, node: NodeId, size: u32, to: &mut dyn Sink) -> Result<u32> {
-        self.ask(Caller::Root, node, &op::ListXattr { size }, |length, _, names| to.put(names).map(|()| length))?
+        self.ask(node, &op::ListXattr { size }, |length, _, names| to.put(names).map(|()| length))?
     }
 
     fn removexattr(&self, node: NodeId, name: &XattrName) -> Result<()> {
-        self.ask(Caller::Root, node, &op::RemoveXattr { name: *name }, |(), _, _| ())
+        self.ask(node, &op::RemoveXattr { name: *name }, |(), _, _| ())
     }
 
     fn check(&self, handle: Handle) -> Result<()> {
@@ -568,22 +632,22 @@ impl Fs for Tree {
     }
 
     fn get_flags(&self, node: NodeId) -> Result<u32> {
-        self.ask(Caller::Root, node, &op::GetFlags {}, |flags, _, _| flags)
+        self.ask(node, &op::GetFlags {}, |flags, _, _| flags)
     }
 
     fn set_flags(&self, node: NodeId, flags: u32) -> Result<()> {
-        self.ask(Caller::Root, node, &op::SetFlags { flags }, |(), _, _| ())
+        self.ask(node, &op::SetFlags { flags }, |(), _, _| ())
     }
 
     fn get_fsx(&self, node: NodeId) -> Result<Fsx> {
-        self.ask(Caller::Root, node, &op::GetFsx {}, |fsx, _, _| fsx)
+        self.ask(node, &op::GetFsx {}, |fsx, _, _| fsx)
     }
 
     fn set_fsx(&self, node: NodeId, fsx: Fsx) -> Result<()> {
-        self.ask(Caller::Root, node, &op::SetFsx { fsx }, |(), _, _| ())
+        self.ask(node, &op::SetFsx { fsx }, |(), _, _| ())
     }
 
     fn get_version(&self, node: NodeId) -> Result<u32> {
-        self.ask(Caller::Root, node, &op::GetVersion {}, |version, _, _| version)
+        self.ask(node, &op::GetVersion {}, |version, _, _| version)
     }
 }

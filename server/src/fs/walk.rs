@@ -66,12 +66,24 @@ pub struct Walk {
     links: Arc<Links>,
     /// Who.
     pub walker: Walker,
+    /// As whom.
+    pub caller: Caller,
 }
 
 impl Walk {
-    /// Through these links.
+    /// Through these links, as the share's root.
     pub fn new(links: Arc<Links>, walker: Walker) -> Self {
-        Self { links, walker }
+        Self { links, walker, caller: Caller::Root }
+    }
+
+    /// The same as somebody else.
+    pub fn by(&self, caller: Caller) -> Self {
+        Self { links: Arc::clone(&self.links), caller, ..*self }
+    }
+
+    /// The server finds names itself. It may search what its own id may, so it finds none for a user who acts alone.
+    pub fn finds(&self) -> bool {
+        self.walker == Walker::Server && self.caller == Caller::Root
     }
 
     /// What a name in `dir` is.
@@ -91,7 +103,7 @@ impl Walk {
             way.push(name);
             return Some(self.stat(way.from, name).inspect(|attr| way.reached(attr)));
         }
-        if self.walker == Walker::Helper || way.ends || !way.fits(name) {
+        if !self.finds() || way.ends || !way.fits(name) {
             return None;
         }
         way.push(name);
@@ -122,7 +134,7 @@ impl Walk {
     pub fn attr(&self, pin: BorrowedFd<'_>) -> Result<Attr> {
         match self.walker {
             Walker::Server => Attr::of(pin),
-            Walker::Helper => self.links.call(Caller::Root, &Stat {}, &[pin], b"", |attr, [], _| attr),
+            Walker::Helper => self.links.call(self.caller, &Stat {}, &[pin], b"", |attr, [], _| attr),
         }
     }
 
@@ -133,7 +145,7 @@ impl Walk {
     pub fn readlink<R>(&self, pin: BorrowedFd<'_>, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
         match self.walker {
             Walker::Server => Ok(take(rustix::fs::readlinkat(pin, c"", Vec::new())?.as_bytes())),
-            Walker::Helper => self.links.call(Caller::Root, &Readlink {}, &[pin], b"", |(), [], target| take(target)),
+            Walker::Helper => self.links.call(self.caller, &Readlink {}, &[pin], b"", |(), [], target| take(target)),
         }
     }
 
@@ -144,12 +156,12 @@ impl Walk {
         here: impl FnOnce() -> Result<T>,
         there: impl FnOnce(Attr, OwnedFd) -> T,
     ) -> Result<T> {
-        if self.walker == Walker::Server {
+        if self.finds() {
             match here() {
                 Err(Errno::EACCES) => {}
                 looked => return looked,
             }
         }
-        self.links.call(Caller::Root, &Lookup { name: *name }, &[dir], b"", |attr, [pin], _| there(attr, pin))
+        self.links.call(self.caller, &Lookup { name: *name }, &[dir], b"", |attr, [pin], _| there(attr, pin))
     }
 }

@@ -87,7 +87,7 @@ impl<F: Fs + 'static> vhost::Device for Device<F> {
     }
 
     fn enter(&self, thread: usize) {
-        self.session.fs.enter(thread);
+        self.session.share.enter(thread);
     }
 
     /// Without a header nobody can be answered.
@@ -108,6 +108,6 @@ impl<F: Fs + 'static> vhost::Device for Device<F> {
 
     fn reset(&self) {
         self.session.reset();
-        self.session.fs.reset();
+        self.session.share.reset();
     }
 }

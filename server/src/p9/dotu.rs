@@ -32,11 +32,11 @@ pub(super) fn open<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Topen) -> Result<
     let fid = s.fids.get(t.fid)?;
     fid.is_walked()?;
     let opening = Opening::new(t.mode, fid.uid);
-    let attr = s.fs.getattr(fid.node(), None)?;
+    let attr = fid.fs().getattr(fid.node(), None)?;
     if attr.kind() == libc::S_IFDIR {
         opening.suits_a_directory()?;
     }
-    let opened = s.open(&fid, &attr, opening.flags)?;
+    let opened = fid.open(&attr, opening.flags)?;
     s.fids.replace(t.fid, &fid, fid.with(Role::Opened(opened.removed(opening.removes))))?;
     Ok(Ropen { qid: Qid::of(&attr), iounit: 0 })
 }
@@ -49,14 +49,14 @@ pub(super) fn create<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tcreate<'_>) ->
     let (name, making) = (FileName::new(t.name.0)?, Making::new(t.perm, t.extension.0)?);
     let opening = Opening::new(t.mode, dir.uid);
     let (entry, role) = s.make(&dir, &name, making, &t, opening)?;
-    let (held, found) = (Held::new(&s.fs, entry.node), Found::new(&dir.held, &name));
+    let (held, found) = (Held::new(dir.fs(), entry.node), Found::new(&dir.held, &name));
     s.fids.replace(t.fid, &dir, dir.at(held, Some(found), role))?;
     Ok(Rcreate { qid: Qid::of(&entry.attr), iounit: 0 })
 }
 
 /// Attributes. ENAMETOOLONG if a symbolic link says more than fits into a message.
 pub(super) fn stat<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Tstat) -> Result<Shown> {
-    let shown = s.shown(&*s.fids.get(t.fid)?)?;
+    let shown = shown(&*s.fids.get(t.fid)?)?;
     // The record is measured once more outside.
     let fits = shown.size().saturating_add(size_of::<u16>()) <= s.room(call, HEADER);
     if fits { Ok(shown) } else { Err(Errno::ENAMETOOLONG) }
@@ -69,27 +69,27 @@ pub(super) fn wstat<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Twstat<'_>) -
         if call.place == Place::Worker {
             return Err(Errno::EAGAIN);
         }
-        return s.sync(&fid).map(|()| Rwstat {});
+        return sync(&fid).map(|()| Rwstat {});
     }
-    let now = s.shown(&fid)?;
+    let now = shown(&fid)?;
     let changes = changes(&new, &now.stat(), fid.uid)?;
     let name = match new.name.0 {
         name if name.is_empty() || name == now.name => None,
         name => Some(FileName::new(name)?),
     };
     if changes != (Changes { kill_setid: changes.kill_setid, ..Changes::default() }) {
-        s.fs.setattr(fid.node(), None, &changes)?;
+        fid.fs().setattr(fid.node(), None, &changes)?;
     }
     if let Some(new_name) = name {
-        let (parent, name) = s.whereabouts(&fid)?;
-        s.fs.rename((parent.node, &name), (parent.node, &new_name), RenameFlags::empty())?;
+        let (parent, name) = fid.whereabouts()?;
+        fid.fs().rename((parent.node, &name), (parent.node, &new_name), RenameFlags::empty())?;
     }
     Ok(Rwstat {})
 }
 
 /// The next entries of a directory: from its beginning, or from where the last reading ended. read(5): "seeking other
 /// than to the beginning is illegal in a directory"
-pub(super) fn read_dir<F: Fs>(s: &Session<F>, dir: &Opened<F>, offset: u64, to: &mut dyn Carrier) -> Result<()> {
+pub(super) fn read_dir<F: Fs>(dir: &Opened<F>, offset: u64, to: &mut dyn Carrier) -> Result<()> {
     if to.room() < LONGEST {
         return Err(Errno::EINVAL);
     }
@@ -99,10 +99,10 @@ pub(super) fn read_dir<F: Fs>(s: &Session<F>, dir: &Opened<F>, offset: u64, to: 
         _ if offset == place.bytes => *place,
         _ => return Err(Errno::EINVAL),
     };
-    let mut batch = Batch { fs: &s.fs, entries: Vec::new(), left: to.room() };
-    s.fs.readdir(dir.handle, at.next, Detail::Entries, &mut batch)?;
+    let mut batch = Batch { fs: &dir.fs, entries: Vec::new(), left: to.room() };
+    dir.fs.readdir(dir.handle, at.next, Detail::Entries, &mut batch)?;
     for listed in &batch.entries {
-        let mut shown = s.listed(dir.handle.node, listed)?;
+        let mut shown = listed_as(dir, listed)?;
         if shown.size() > to.room() {
             if at.bytes != offset {
                 break;
@@ -260,7 +260,8 @@ impl<F: Fs> Session<F> {
         t: &Tcreate<'_>,
         opening: Opening,
     ) -> Result<(Entry, Role<F>)> {
-        let (parent, around) = (dir.node(), self.fs.getattr(dir.node(), None)?);
+        let (fs, parent) = (dir.fs(), dir.node());
+        let around = fs.getattr(parent, None)?;
         if around.kind() != libc::S_IFDIR {
             return Err(Errno::ENOTDIR);
         }
@@ -269,82 +270,85 @@ impl<F: Fs> Session<F> {
         let (mode, umask) = (Mode::new(mode(t.perm) & !setgid), Mode::new(0));
         let opened = |entry: Entry, fh, object| {
             let handle = Handle { node: entry.node, fh, object };
-            (entry, Role::Opened(Opened::new(&self.fs, handle).removed(opening.removes)))
+            (entry, Role::Opened(Opened::new(fs, handle).removed(opening.removes)))
         };
         Ok(match making {
             Making::File => {
                 let flags = opening.flags | OpenFlags::EXCL;
-                let (entry, fh) = self.fs.create(caller, parent, name, mode, umask, flags)?;
+                let (entry, fh) = fs.create(caller, parent, name, mode, umask, flags)?;
                 opened(entry, fh, Object::File)
             }
             Making::Dir => {
                 opening.suits_a_directory()?;
-                let entry = self.fs.mkdir(caller, parent, name, mode, umask)?;
-                let fh = self.fs.opendir(entry.node).inspect_err(|_| self.fs.forget(entry.node, 1))?;
+                let entry = fs.mkdir(caller, parent, name, mode, umask)?;
+                let fh = fs.opendir(entry.node).inspect_err(|_| fs.forget(entry.node, 1))?;
                 opened(entry, fh, Object::Dir)
             }
-            Making::Symlink => (self.fs.symlink(caller, parent, name, Target::new(t.extension.0)?)?, Role::Walked),
+            Making::Symlink => (fs.symlink(caller, parent, name, Target::new(t.extension.0)?)?, Role::Walked),
             Making::Link => {
                 let fid = self.fids.get(number(Some(t.extension.0))?)?;
-                (self.fs.link(fid.node(), parent, name)?, Role::Walked)
+                fid.is_of_the_user_of(dir)?;
+                (fs.link(fid.node(), parent, name)?, Role::Walked)
             }
-            Making::Node(kind) => (self.fs.mknod(caller, parent, name, kind, mode, umask)?, Role::Walked),
+            Making::Node(kind) => (fs.mknod(caller, parent, name, kind, mode, umask)?, Role::Walked),
         })
     }
+}
 
-    /// What a fid stands for. Its name is the one it was last seen by.
-    fn shown(&self, fid: &Fid<F>) -> Result<Shown> {
-        let (attr, node) = (self.attr(fid)?, fid.node());
-        let name = match self.fs.seen(node) {
-            _ if node == ROOT => b"/".to_vec(),
-            Ok((parent, name)) => {
-                drop(Held::new(&self.fs, parent));
-                name.as_bytes().to_vec()
-            }
-            Err(_) => fid.found.as_ref().map(|found| found.name.to_vec()).unwrap_or_default(),
-        };
-        Ok(Shown::new(&attr, name, self.extension(node, &attr)?))
-    }
-
-    fn listed(&self, dir: NodeId, listed: &Listed<F>) -> Result<Shown> {
-        let dots = match (&*listed.name, &listed.found) {
-            (b".", None) => Some(self.fs.getattr(dir, None)?),
-            (b"..", None) => Some(self.above(dir)?),
-            (_, found) => found.as_ref().map(|(_, attr)| *attr),
-        };
-        let Some(attr) = dots else { return Ok(Shown::kind(listed)) };
-        let extension = match &listed.found {
-            // It may be gone meanwhile, or be something else.
-            Some((held, _)) => self.extension(held.node, &attr).unwrap_or_default(),
-            None => extension(&attr).into(),
-        };
-        Ok(Shown::new(&attr, listed.name.to_vec(), extension))
-    }
-
-    fn above(&self, dir: NodeId) -> Result<Attr> {
-        let parent = if dir == ROOT { None } else { self.fs.seen(dir).ok() };
-        let parent = parent.map(|(parent, _)| Held::new(&self.fs, parent));
-        self.fs.getattr(parent.map_or(dir, |parent| parent.node), None)
-    }
-
-    fn extension(&self, node: NodeId, attr: &Attr) -> Result<Vec<u8>> {
-        if attr.kind() != libc::S_IFLNK {
-            return Ok(extension(attr).into());
+/// What a fid stands for. Its name is the one it was last seen by.
+fn shown<F: Fs>(fid: &Fid<F>) -> Result<Shown> {
+    let (fs, attr, node) = (fid.fs(), fid.attr()?, fid.node());
+    let name = match fs.seen(node) {
+        _ if node == ROOT => b"/".to_vec(),
+        Ok((parent, name)) => {
+            drop(Held::new(fs, parent));
+            name.as_bytes().to_vec()
         }
-        let mut target = Buffer::new(TARGET_MAX);
-        self.fs.readlink(node, &mut target)?;
-        Ok(target.bytes)
-    }
+        Err(_) => fid.found.as_ref().map(|found| found.name.to_vec()).unwrap_or_default(),
+    };
+    Ok(Shown::new(&attr, name, told(&**fs, node, &attr)?))
+}
 
-    /// What has no content is on the disk.
-    fn sync(&self, fid: &Fid<F>) -> Result<()> {
-        if let Role::Opened(opened) = &fid.role {
-            return self.fs.fsync(opened.handle, false);
-        }
-        let attr = self.fs.getattr(fid.node(), None)?;
-        match attr.kind() {
-            libc::S_IFREG | libc::S_IFDIR => self.fs.fsync(self.open(fid, &attr, OpenFlags::READ)?.handle, false),
-            _ => Ok(()),
-        }
+fn listed_as<F: Fs>(dir: &Opened<F>, listed: &Listed<F>) -> Result<Shown> {
+    let (fs, node) = (&dir.fs, dir.handle.node);
+    let dots = match (&*listed.name, &listed.found) {
+        (b".", None) => Some(fs.getattr(node, None)?),
+        (b"..", None) => Some(above(fs, node)?),
+        (_, found) => found.as_ref().map(|(_, attr)| *attr),
+    };
+    let Some(attr) = dots else { return Ok(Shown::kind(listed)) };
+    let extension = match &listed.found {
+        // It may be gone meanwhile, or be something else.
+        Some((held, _)) => told(&**fs, held.node, &attr).unwrap_or_default(),
+        None => extension(&attr).into(),
+    };
+    Ok(Shown::new(&attr, listed.name.to_vec(), extension))
+}
+
+fn above<F: Fs>(fs: &Arc<F>, dir: NodeId) -> Result<Attr> {
+    let parent = if dir == ROOT { None } else { fs.seen(dir).ok() };
+    let parent = parent.map(|(parent, _)| Held::new(fs, parent));
+    fs.getattr(parent.map_or(dir, |parent| parent.node), None)
+}
+
+/// The extension that tells what a file is; a symbolic link's is what it says.
+fn told(fs: &impl Fs, node: NodeId, attr: &Attr) -> Result<Vec<u8>> {
+    if attr.kind() != libc::S_IFLNK {
+        return Ok(extension(attr).into());
+    }
+    let mut target = Buffer::new(TARGET_MAX);
+    fs.readlink(node, &mut target)?;
+    Ok(target.bytes)
+}
+
+/// What has no content is on the disk.
+fn sync<F: Fs>(fid: &Fid<F>) -> Result<()> {
+    if let Role::Opened(opened) = &fid.role {
+        return fid.fs().fsync(opened.handle, false);
+    }
+    let attr = fid.fs().getattr(fid.node(), None)?;
+    match attr.kind() {
+        libc::S_IFREG | libc::S_IFDIR => fid.fs().fsync(fid.open(&attr, OpenFlags::READ)?.handle, false),
+        _ => Ok(()),
     }
 }

@@ -24,7 +24,8 @@ const VALUES_MAX: usize = 1024;
 
 /// One reference to a node of the file system.
 pub(super) struct Held<F: Fs> {
-    fs: Arc<F>,
+    /// As it is for the user who attached.
+    pub fs: Arc<F>,
     /// Which.
     pub node: NodeId,
 }
@@ -59,7 +60,8 @@ impl<F: Fs> Found<F> {
 
 /// An open file or directory, closed when nobody uses it any more.
 pub(super) struct Opened<F: Fs> {
-    fs: Arc<F>,
+    /// As it is for the user who opened it.
+    pub fs: Arc<F>,
     /// Its handle.
     pub handle: Handle,
     /// It is removed when its fid is clunked. open(5): ORCLOSE
@@ -154,6 +156,17 @@ pub(super) struct Fid<F: Fs> {
 }
 
 impl<F: Fs> Fid<F> {
+    /// The file system, as it is for the user who attached.
+    pub(super) fn fs(&self) -> &Arc<F> {
+        &self.held.fs
+    }
+
+    /// # Errors
+    /// EPERM if the other fid is another user's: one operation is one user's.
+    pub(super) fn is_of_the_user_of(&self, other: &Self) -> Result<()> {
+        if Arc::ptr_eq(self.fs(), other.fs()) { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
     /// The node.
     pub(super) fn node(&self) -> NodeId {
         self.held.node

@@ -29,8 +29,8 @@ pub(super) fn lock<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlock<'_>) -> Res
     let owner = LockOwner::new(s.number, t.client_id.0, t.proc_id)?;
     let range = Range::new(t.start, t.length)?;
     let claim = match kind(t.kind)? {
-        Some(kind) => s.fs.lock(file, &owner, Lock { kind, range })?,
-        None => s.fs.unlock(file, &owner, range).map(|()| Claim::Granted)?,
+        Some(kind) => fid.fs().lock(file, &owner, Lock { kind, range })?,
+        None => fid.fs().unlock(file, &owner, range).map(|()| Claim::Granted)?,
     };
     Ok(Rlock { status: if claim == Claim::Granted { SUCCESS } else { BLOCKED } })
 }
@@ -41,7 +41,7 @@ pub(super) fn getlock<'a, F: Fs>(s: &Session<F>, _: &mut Call<'a>, t: Tgetlock<'
     let file = fid.opened()?.handle;
     let owner = LockOwner::new(s.number, t.client_id.0, t.proc_id)?;
     let (kind, range) = (kind(t.kind)?.unwrap_or(LockKind::Write), Range::new(t.start, t.length)?);
-    Ok(match s.fs.getlock(file, &owner, Lock { kind, range })? {
+    Ok(match fid.fs().getlock(file, &owner, Lock { kind, range })? {
         Some(conflict) => Told::Conflict(conflict),
         None => Told::Free(t),
     })

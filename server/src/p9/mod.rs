@@ -15,6 +15,7 @@ mod op;
 mod perm;
 mod session;
 mod stream;
+mod user;
 pub mod wire;
 mod xattr;
 
@@ -24,3 +25,4 @@ mod tests;
 pub use device::{Device, TAG_MAX};
 pub use session::{MSIZE_MAX, MSIZE_MIN, Session, Settings};
 pub use stream::{Clients, Streams, Wires};
+pub use user::{User, Users};

@@ -15,7 +15,7 @@ use super::lock::{getlock, lock};
 #[allow(clippy::wildcard_imports, reason = "nearly all of the table")]
 use super::message::*;
 use super::session::{Call, Dialect, Filled, Session, run};
-use super::xattr::{read_value, write_value, xattrcreate, xattrwalk};
+use super::xattr::{read_value, set_value, write_value, xattrcreate, xattrwalk};
 use crate::fs::{Detail, Entry, Fs, Handle, Object, ROOT};
 use crate::vhost::Place;
 
@@ -125,8 +125,9 @@ fn attach<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tattach<'_>) -> Result<Rat
     if !matches!(t.aname.0, b"" | b"/") {
         return Err(Errno::ENOENT);
     }
-    let attr = s.fs.getattr(ROOT, None)?;
-    s.fids.insert(t.fid, Fid { held: Held::new(&s.fs, ROOT), found: None, uid: t.n_uname, role: Role::Walked })?;
+    let (fs, uid) = s.users.attach(&s.share, t.n_uname, t.uname.0)?;
+    let attr = fs.getattr(ROOT, None)?;
+    s.fids.insert(t.fid, Fid { held: Held::new(&fs, ROOT), found: None, uid, role: Role::Walked })?;
     Ok(Rattach { qid: Qid::of(&attr) })
 }
 
@@ -146,7 +147,7 @@ fn walk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Twalk<'_>) -> Result<Rwalk> 
     let (mut held, mut found) = (Arc::clone(&from.held), from.found.clone());
     let mut qids = Vec::with_capacity(t.names.len());
     for name in t.names {
-        match s.step(&held, &found, name.0) {
+        match step(&held, &found, name.0) {
             Ok((attr, next, seen)) => {
                 (held, found) = (next, seen);
                 qids.push(Qid::of(&attr));
@@ -165,8 +166,8 @@ fn walk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Twalk<'_>) -> Result<Rwalk> 
 fn clunk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tclunk) -> Result<Rclunk> {
     let fid = s.fids.remove(t.fid)?;
     match &fid.role {
-        Role::NewValue(new) => s.set_value(fid.node(), new)?,
-        Role::Opened(opened) if opened.removes => s.unlink(&fid)?,
+        Role::NewValue(new) => set_value(&fid, new)?,
+        Role::Opened(opened) if opened.removes => fid.unlink()?,
         _ => {}
     }
     Ok(Rclunk {})
@@ -174,28 +175,29 @@ fn clunk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tclunk) -> Result<Rclunk> {
 
 /// The fid is gone whatever the answer says.
 fn remove<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tremove) -> Result<Rremove> {
-    s.unlink(&*s.fids.remove(t.fid)?)?;
+    s.fids.remove(t.fid)?.unlink()?;
     Ok(Rremove {})
 }
 
 fn statfs<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tstatfs) -> Result<Rstatfs> {
-    Ok(space(&s.fs.statfs(s.fids.get(t.fid)?.node())?))
+    let fid = s.fids.get(t.fid)?;
+    Ok(space(&fid.fs().statfs(fid.node())?))
 }
 
 fn getattr<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tgetattr) -> Result<Rgetattr> {
-    Ok(attributes(&s.attr(&*s.fids.get(t.fid)?)?))
+    Ok(attributes(&s.fids.get(t.fid)?.attr()?))
 }
 
 fn setattr<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tsetattr) -> Result<Rsetattr> {
     let fid = s.fids.get(t.fid)?;
-    s.fs.setattr(fid.node(), None, &changes(&t, fid.uid)?)?;
+    fid.fs().setattr(fid.node(), None, &changes(&t, fid.uid)?)?;
     Ok(Rsetattr {})
 }
 
 fn readlink<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Treadlink) -> Result<Filled> {
     let fid = s.fids.get(t.fid)?;
     s.aim(call, &Filled::Text, u32::MAX);
-    s.fs.readlink(fid.node(), call.carrier)?;
+    fid.fs().readlink(fid.node(), call.carrier)?;
     Ok(Filled::Text)
 }
 
@@ -203,11 +205,11 @@ fn lopen<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlopen) -> Result<Rlopen> {
     let fid = s.fids.get(t.fid)?;
     fid.is_walked()?;
     let flags = open_flags(t.flags, fid.uid)?;
-    let attr = s.fs.getattr(fid.node(), None)?;
+    let attr = fid.fs().getattr(fid.node(), None)?;
     if wants_dir(t.flags) && attr.kind() != libc::S_IFDIR {
         return Err(Errno::ENOTDIR);
     }
-    let opened = s.open(&fid, &attr, flags)?;
+    let opened = fid.open(&attr, flags)?;
     s.fids.replace(t.fid, &fid, fid.with(Role::Opened(opened)))?;
     Ok(Rlopen { qid: Qid::of(&attr), iounit: 0 })
 }
@@ -218,9 +220,9 @@ fn lcreate<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlcreate<'_>) -> Result<R
     dir.is_walked()?;
     let (name, flags) = (FileName::new(t.name.0)?, open_flags(t.flags, dir.uid)?);
     let caller = creator(dir.uid, t.gid);
-    let (entry, fh) = s.fs.create(caller, dir.node(), &name, Mode::new(t.mode), Mode::new(0), flags)?;
-    let opened = Opened::new(&s.fs, Handle { node: entry.node, fh, object: Object::File });
-    let (held, found) = (Held::new(&s.fs, entry.node), Found::new(&dir.held, &name));
+    let (entry, fh) = dir.fs().create(caller, dir.node(), &name, Mode::new(t.mode), Mode::new(0), flags)?;
+    let opened = Opened::new(dir.fs(), Handle { node: entry.node, fh, object: Object::File });
+    let (held, found) = (Held::new(dir.fs(), entry.node), Found::new(&dir.held, &name));
     s.fids.replace(t.fid, &dir, dir.at(held, Some(found), Role::Opened(opened)))?;
     Ok(Rlcreate { qid: Qid::of(&entry.attr), iounit: 0 })
 }
@@ -230,9 +232,9 @@ fn read<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Tread) -> Result<Filled> 
     s.aim(call, &Filled::Content, t.count);
     match &fid.role {
         Role::Opened(opened) if opened.handle.object == Object::File => {
-            s.fs.read(opened.handle, t.offset, call.wait(), call.carrier)?;
+            fid.fs().read(opened.handle, t.offset, call.wait(), call.carrier)?;
         }
-        Role::Opened(dir) if s.dialect() == Dialect::U => read_dir(s, dir, t.offset, call.carrier)?,
+        Role::Opened(dir) if s.dialect() == Dialect::U => read_dir(dir, t.offset, call.carrier)?,
         Role::Opened(_) => return Err(Errno::EISDIR),
         Role::Value(value) => read_value(&value.bytes, t.offset, call.carrier)?,
         Role::Walked | Role::NewValue(_) => return Err(Errno::EBADF),
@@ -244,7 +246,7 @@ fn write<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Twrite) -> Result<Rwrite
     let fid = s.fids.get(t.fid)?;
     call.carrier.expect(t.count)?;
     let written = match &fid.role {
-        Role::Opened(file) => s.fs.write(file.handle, t.offset, kills_setid(fid.uid), call.wait(), call.carrier)?,
+        Role::Opened(file) => fid.fs().write(file.handle, t.offset, kills_setid(fid.uid), call.wait(), call.carrier)?,
         Role::NewValue(new) => write_value(new, t.offset, call.carrier)?,
         Role::Walked | Role::Value(_) => return Err(Errno::EBADF),
     };
@@ -258,64 +260,67 @@ fn readdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Treaddir) -> Result<Fi
         return Err(Errno::EINVAL);
     }
     let dir = fid.opened()?.handle;
-    s.fs.readdir(dir, t.offset, Detail::Names, &mut Entries::new(call.carrier))?;
+    fid.fs().readdir(dir, t.offset, Detail::Names, &mut Entries::new(call.carrier))?;
     Ok(Filled::Content)
 }
 
 fn fsync<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tfsync) -> Result<Rfsync> {
     let fid = s.fids.get(t.fid)?;
-    s.fs.fsync(fid.opened()?.handle, t.datasync != 0)?;
+    fid.fs().fsync(fid.opened()?.handle, t.datasync != 0)?;
     Ok(Rfsync {})
 }
 
 fn mkdir<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tmkdir<'_>) -> Result<Rmkdir> {
     let dir = s.fids.get(t.dfid)?;
     let name = FileName::new(t.name.0)?;
-    let entry = s.fs.mkdir(creator(dir.uid, t.gid), dir.node(), &name, Mode::new(t.mode), Mode::new(0))?;
-    Ok(Rmkdir { qid: s.made(&entry) })
+    let entry = dir.fs().mkdir(creator(dir.uid, t.gid), dir.node(), &name, Mode::new(t.mode), Mode::new(0))?;
+    Ok(Rmkdir { qid: made(&dir, &entry) })
 }
 
 fn mknod<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tmknod<'_>) -> Result<Rmknod> {
     let dir = s.fids.get(t.dfid)?;
     let name = FileName::new(t.name.0)?;
     let kind = NodeKind::new(t.mode, Dev { major: t.major, minor: t.minor })?;
-    let entry = s.fs.mknod(creator(dir.uid, t.gid), dir.node(), &name, kind, Mode::new(t.mode), Mode::new(0))?;
-    Ok(Rmknod { qid: s.made(&entry) })
+    let entry = dir.fs().mknod(creator(dir.uid, t.gid), dir.node(), &name, kind, Mode::new(t.mode), Mode::new(0))?;
+    Ok(Rmknod { qid: made(&dir, &entry) })
 }
 
 fn symlink<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tsymlink<'_>) -> Result<Rsymlink> {
     let dir = s.fids.get(t.dfid)?;
     let (name, target) = (FileName::new(t.name.0)?, Target::new(t.target.0)?);
-    let entry = s.fs.symlink(creator(dir.uid, t.gid), dir.node(), &name, target)?;
-    Ok(Rsymlink { qid: s.made(&entry) })
+    let entry = dir.fs().symlink(creator(dir.uid, t.gid), dir.node(), &name, target)?;
+    Ok(Rsymlink { qid: made(&dir, &entry) })
 }
 
 fn link<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tlink<'_>) -> Result<Rlink> {
     let (dir, fid) = (s.fids.get(t.dfid)?, s.fids.get(t.fid)?);
-    s.made(&s.fs.link(fid.node(), dir.node(), &FileName::new(t.name.0)?)?);
+    fid.is_of_the_user_of(&dir)?;
+    made(&dir, &dir.fs().link(fid.node(), dir.node(), &FileName::new(t.name.0)?)?);
     Ok(Rlink {})
 }
 
 fn rename<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Trename<'_>) -> Result<Rrename> {
     let (fid, dir) = (s.fids.get(t.fid)?, s.fids.get(t.dfid)?);
+    fid.is_of_the_user_of(&dir)?;
     let new_name = FileName::new(t.name.0)?;
-    let (parent, name) = s.whereabouts(&fid)?;
-    s.fs.rename((parent.node, &name), (dir.node(), &new_name), RenameFlags::empty())?;
+    let (parent, name) = fid.whereabouts()?;
+    fid.fs().rename((parent.node, &name), (dir.node(), &new_name), RenameFlags::empty())?;
     Ok(Rrename {})
 }
 
 fn renameat<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Trenameat<'_>) -> Result<Rrenameat> {
     let (from, to) = (s.fids.get(t.olddirfid)?, s.fids.get(t.newdirfid)?);
+    from.is_of_the_user_of(&to)?;
     let (name, new_name) = (FileName::new(t.oldname.0)?, FileName::new(t.newname.0)?);
-    s.fs.rename((from.node(), &name), (to.node(), &new_name), RenameFlags::empty())?;
+    from.fs().rename((from.node(), &name), (to.node(), &new_name), RenameFlags::empty())?;
     Ok(Rrenameat {})
 }
 
 fn unlinkat<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tunlinkat<'_>) -> Result<Runlinkat> {
     let (dir, name) = (s.fids.get(t.dirfd)?, FileName::new(t.name.0)?);
     match t.flags {
-        0 => s.fs.unlink(dir.node(), &name),
-        AT_REMOVEDIR => s.fs.rmdir(dir.node(), &name),
+        0 => dir.fs().unlink(dir.node(), &name),
+        AT_REMOVEDIR => dir.fs().rmdir(dir.node(), &name),
         _ => Err(Errno::EINVAL),
     }?;
     Ok(Runlinkat {})
@@ -331,84 +336,86 @@ impl<F: Fs> Session<F> {
         let most = self.room(call, start).min(usize::try_from(count).unwrap_or(usize::MAX));
         call.carrier.aim(start, most);
     }
+}
 
-    /// One name of a walk. intro(5): "The name .. refers to the parent directory"; that of the root is the root. diod's
-    /// clients say "." too, and its server stays where it is.
-    fn step(&self, from: &Arc<Held<F>>, found: &Option<Arc<Found<F>>>, name: &[u8]) -> Result<Step<F>> {
-        if name == b".." {
-            return self.up(from);
-        }
-        if name == b"." {
-            return Ok((self.dir(from)?, Arc::clone(from), found.clone()));
-        }
-        let name = FileName::new(name)?;
-        let Entry { node, attr } = self.fs.lookup(from.node, &name)?;
-        Ok((attr, Held::new(&self.fs, node), Some(Found::new(from, &name))))
+/// One name of a walk. intro(5): "The name .. refers to the parent directory"; that of the root is the root. diod's
+/// clients say "." too, and its server stays where it is.
+fn step<F: Fs>(from: &Arc<Held<F>>, found: &Option<Arc<Found<F>>>, name: &[u8]) -> Result<Step<F>> {
+    if name == b".." {
+        return up(from);
     }
-
-    fn up(&self, from: &Arc<Held<F>>) -> Result<Step<F>> {
-        let attr = self.dir(from)?;
-        if from.node == ROOT {
-            return Ok((attr, Arc::clone(from), None));
-        }
-        let parent = Held::new(&self.fs, self.fs.seen(from.node)?.0);
-        Ok((self.fs.getattr(parent.node, None)?, parent, None))
+    if name == b"." {
+        return Ok((dir(from)?, Arc::clone(from), found.clone()));
     }
+    let name = FileName::new(name)?;
+    let Entry { node, attr } = from.fs.lookup(from.node, &name)?;
+    Ok((attr, Held::new(&from.fs, node), Some(Found::new(from, &name))))
+}
 
-    fn dir(&self, held: &Held<F>) -> Result<Attr> {
-        let attr = self.fs.getattr(held.node, None)?;
-        if attr.kind() == libc::S_IFDIR { Ok(attr) } else { Err(Errno::ENOTDIR) }
+fn up<F: Fs>(from: &Arc<Held<F>>) -> Result<Step<F>> {
+    let attr = dir(from)?;
+    if from.node == ROOT {
+        return Ok((attr, Arc::clone(from), None));
     }
+    let parent = Held::new(&from.fs, from.fs.seen(from.node)?.0);
+    Ok((from.fs.getattr(parent.node, None)?, parent, None))
+}
 
-    /// Attributes of what a fid stands for: of the open file itself, if there is one.
-    pub(super) fn attr(&self, fid: &Fid<F>) -> Result<Attr> {
-        let file = fid.opened().ok().map(|opened| opened.handle).filter(|handle| handle.object == Object::File);
-        self.fs.getattr(fid.node(), file)
+fn dir<F: Fs>(held: &Held<F>) -> Result<Attr> {
+    let attr = held.fs.getattr(held.node, None)?;
+    if attr.kind() == libc::S_IFDIR { Ok(attr) } else { Err(Errno::ENOTDIR) }
+}
+
+/// Something was made in a directory, and no fid stands for it.
+fn made<F: Fs>(dir: &Fid<F>, entry: &Entry) -> Qid {
+    drop(Held::new(dir.fs(), entry.node));
+    Qid::of(&entry.attr)
+}
+
+impl<F: Fs> Fid<F> {
+    /// Attributes of what it stands for: of the open file itself, if there is one.
+    pub(super) fn attr(&self) -> Result<Attr> {
+        let file = self.opened().ok().map(|opened| opened.handle).filter(|handle| handle.object == Object::File);
+        self.fs().getattr(self.node(), file)
     }
 
     /// Removes a file or directory by the name that leads to it.
-    fn unlink(&self, fid: &Fid<F>) -> Result<()> {
-        let attr = self.fs.getattr(fid.node(), None)?;
-        let (parent, name) = self.whereabouts(fid)?;
+    fn unlink(&self) -> Result<()> {
+        let attr = self.fs().getattr(self.node(), None)?;
+        let (parent, name) = self.whereabouts()?;
         if attr.kind() == libc::S_IFDIR {
-            self.fs.rmdir(parent.node, &name)
+            self.fs().rmdir(parent.node, &name)
         } else {
-            self.fs.unlink(parent.node, &name)
+            self.fs().unlink(parent.node, &name)
         }
     }
 
-    /// A name that leads to what a fid stands for: the one it was walked by, or the one its node was last seen by.
-    pub(super) fn whereabouts(&self, fid: &Fid<F>) -> Result<(Arc<Held<F>>, FileName)> {
-        if let Some(found) = &fid.found {
+    /// A name that leads to what it stands for: the one it was walked by, or the one its node was last seen by.
+    pub(super) fn whereabouts(&self) -> Result<(Arc<Held<F>>, FileName)> {
+        if let Some(found) = &self.found {
             let name = FileName::new(&found.name)?;
-            if self.leads_to(&found.parent, &name, fid) {
+            if self.is_at(&found.parent, &name) {
                 return Ok((Arc::clone(&found.parent), name));
             }
         }
-        let (parent, name) = self.fs.seen(fid.node())?;
-        let parent = Held::new(&self.fs, parent);
-        if self.leads_to(&parent, &name, fid) { Ok((parent, name)) } else { Err(Errno::ENOENT) }
+        let (parent, name) = self.fs().seen(self.node())?;
+        let parent = Held::new(self.fs(), parent);
+        if self.is_at(&parent, &name) { Ok((parent, name)) } else { Err(Errno::ENOENT) }
     }
 
-    fn leads_to(&self, parent: &Held<F>, name: &FileName, fid: &Fid<F>) -> bool {
-        let found = self.fs.lookup(parent.node, name).map(|entry| Held::new(&self.fs, entry.node));
-        found.is_ok_and(|there| there.node == fid.node())
-    }
-
-    /// Something was made, and no fid stands for it.
-    fn made(&self, entry: &Entry) -> Qid {
-        drop(Held::new(&self.fs, entry.node));
-        Qid::of(&entry.attr)
+    fn is_at(&self, parent: &Held<F>, name: &FileName) -> bool {
+        let found = parent.fs.lookup(parent.node, name).map(|entry| Held::new(&parent.fs, entry.node));
+        found.is_ok_and(|there| there.node == self.node())
     }
 
     /// Opens a file or directory; of anything else the guest opens its own.
-    pub(super) fn open(&self, fid: &Fid<F>, attr: &Attr, flags: OpenFlags) -> Result<Opened<F>> {
-        let node = fid.node();
+    pub(super) fn open(&self, attr: &Attr, flags: OpenFlags) -> Result<Opened<F>> {
+        let (fs, node) = (self.fs(), self.node());
         let (fh, object) = match attr.kind() {
             libc::S_IFDIR if flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNC) => return Err(Errno::EISDIR),
-            libc::S_IFDIR => (self.fs.opendir(node)?, Object::Dir),
-            _ => (self.fs.open(node, flags)?, Object::File),
+            libc::S_IFDIR => (fs.opendir(node)?, Object::Dir),
+            _ => (fs.open(node, flags)?, Object::File),
         };
-        Ok(Opened::new(&self.fs, Handle { node, fh, object }))
+        Ok(Opened::new(fs, Handle { node, fh, object }))
     }
 }

@@ -10,6 +10,7 @@ use super::fid::Fids;
 use super::flight::Flights;
 use super::message::{HEADER, Message as _, Rerror, Rlerror, Rversion, Tversion};
 use super::op::{self, Pace};
+use super::user::Users;
 use super::wire::{Get, Put, Reader, Text};
 use crate::fs::{Fs, Wait};
 use crate::vhost::{Outcome, Place};
@@ -108,9 +109,11 @@ static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
 /// One share for one client.
 pub struct Session<F: Fs> {
-    pub(super) fs: Arc<F>,
+    /// Of which each who attaches has a view of his own: nothing else is to be done on it.
+    pub(super) share: Arc<F>,
     /// No other session's.
     pub(super) number: u64,
+    pub(super) users: Users,
     pub(super) settings: Settings,
     pub(super) fids: Fids<F>,
     pub(super) flights: Flights,
@@ -122,10 +125,10 @@ pub struct Session<F: Fs> {
 
 impl<F: Fs> Session<F> {
     /// That begins with Tversion.
-    pub fn new(fs: Arc<F>, settings: Settings) -> Self {
+    pub fn new(share: Arc<F>, users: Users, settings: Settings) -> Self {
         let (fids, flights) = (Fids::default(), Flights::default());
         let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
-        Self { fs, number, settings, fids, flights, msize: AtomicU32::new(0), is_u: AtomicBool::new(false) }
+        Self { share, number, users, settings, fids, flights, msize: AtomicU32::new(0), is_u: AtomicBool::new(false) }
     }
 
     /// The client holds nothing any more, and must begin with Tversion again.

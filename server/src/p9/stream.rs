@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::jobs::Jobs;
 use super::message::{HEADER, Message as _, TWRITE, Tversion, Twrite};
 use super::session::{Call, Header, MSIZE_MIN, Session, Settings};
+use super::user::Users;
 use crate::fs::Fs;
 use crate::vhost::{Outcome, Place, accept};
 
@@ -58,11 +59,17 @@ impl Streams {
     ///
     /// # Errors
     /// Those of pthread_create(3).
-    pub fn new<F: Fs + 'static>(fs: &Arc<F>, settings: Settings, slots: usize, pool: usize) -> io::Result<Self> {
+    pub fn new<F: Fs + 'static>(
+        fs: &Arc<F>,
+        users: &Users,
+        settings: Settings,
+        slots: usize,
+        pool: usize,
+    ) -> io::Result<Self> {
         let (clients, waiting) = sync_channel(0);
         let (leaving, gone) = channel();
         let door = Arc::new(Door { waiting: Mutex::new(waiting), leaving });
-        let slots: Vec<_> = (0..slots).map(|_| Arc::new(Slot::new(fs, settings, pool > 0))).collect();
+        let slots: Vec<_> = (0..slots).map(|_| Arc::new(Slot::new(fs, users, settings, pool > 0))).collect();
         let each = pool.saturating_add(1);
         let started = Arc::new(Barrier::new(slots.len().saturating_mul(each).saturating_add(1)));
         for (first, slot) in slots.iter().enumerate() {
@@ -139,14 +146,15 @@ pub(super) struct Job<F: Fs> {
 /// The threads of one client at a time.
 struct Slot<F: Fs> {
     fs: Arc<F>,
+    users: Users,
     settings: Settings,
     has_pool: bool,
     jobs: Jobs<Job<F>>,
 }
 
 impl<F: Fs> Slot<F> {
-    fn new(fs: &Arc<F>, settings: Settings, has_pool: bool) -> Self {
-        Self { fs: Arc::clone(fs), settings, has_pool, jobs: Jobs::default() }
+    fn new(fs: &Arc<F>, users: &Users, settings: Settings, has_pool: bool) -> Self {
+        Self { fs: Arc::clone(fs), users: users.clone(), settings, has_pool, jobs: Jobs::default() }
     }
 
     fn room(&self) -> Vec<u8> {
@@ -160,7 +168,7 @@ impl<F: Fs> Slot<F> {
             let next = door.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(Wires { input, output }) = next else { return };
             log::info!("a client has connected");
-            let session = Session::new(Arc::clone(&self.fs), self.settings);
+            let session = Session::new(Arc::clone(&self.fs), self.users.clone(), self.settings);
             let connection = Arc::new(Connection { session, output: Mutex::new(output) });
             match self.converse(&input, &connection, &mut room) {
                 Ok(()) => log::info!("a client has disconnected"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::message::*;
 use super::wire::{Content, Get, Put, Reader, Text};
-use super::{Clients, MSIZE_MAX, Settings, Streams, Wires};
+use super::{Clients, MSIZE_MAX, Settings, Streams, Users, Wires};
 use crate::fs::synthetic::Synthetic;
 
 const L: &[u8] = b"9P2000.L";
@@ -18,7 +18,7 @@ const L: &[u8] = b"9P2000.L";
 fn client(pool: usize) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let settings = Settings { msize: MSIZE_MAX, xattr: true, posix_acl: false };
-    let streams = Streams::new(&Arc::new(Synthetic::default()), settings, 1, pool).unwrap();
+    let streams = Streams::new(&Arc::new(Synthetic::default()), &Users::Judged, settings, 1, pool).unwrap();
     std::thread::spawn(move || streams.serve(Clients::Connected(Wires::from(OwnedFd::from(theirs)))));
     ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     ours

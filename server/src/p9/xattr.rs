@@ -8,10 +8,10 @@ use postern_ipc::name::XattrName;
 use postern_ipc::{Errno, Result};
 
 use super::carrier::{Buffer, Carrier};
-use super::fid::{NewValue, Role, Value};
+use super::fid::{Fid, NewValue, Role, Value};
 use super::message::{Rxattrcreate, Rxattrwalk, Txattrcreate, Txattrwalk};
 use super::session::{Call, Session};
-use crate::fs::{Fs, NodeId};
+use crate::fs::Fs;
 
 /// The new fid holds the value, or with an empty name the list of names, as it was at this moment.
 pub(super) fn xattrwalk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Txattrwalk<'_>) -> Result<Rxattrwalk> {
@@ -21,8 +21,8 @@ pub(super) fn xattrwalk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Txattrwalk<'
     let mut value = Buffer::new(DATA_MAX);
     let most = u32::try_from(DATA_MAX).unwrap_or(u32::MAX);
     match t.name.0 {
-        b"" => s.fs.listxattr(fid.node(), most, &mut value)?,
-        name => s.fs.getxattr(fid.node(), &s.xattr_name(name)?, most, &mut value)?,
+        b"" => fid.fs().listxattr(fid.node(), most, &mut value)?,
+        name => fid.fs().getxattr(fid.node(), &s.xattr_name(name)?, most, &mut value)?,
     };
     let size = u64::try_from(value.bytes.len()).map_err(|_| Errno::EIO)?;
     s.fids.insert(t.newfid, fid.with(Role::Value(Value::new(value.bytes, ticket))))?;
@@ -62,19 +62,19 @@ pub(super) fn write_value(new: &NewValue, offset: u64, from: &mut dyn Carrier) -
     Ok(taken)
 }
 
-impl<F: Fs> Session<F> {
-    /// All of the value has come: it is set. Linux removes an attribute by replacing it with nothing.
-    pub(super) fn set_value(&self, node: NodeId, new: &NewValue) -> Result<()> {
-        let written = new.value.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.len != written.bytes.len() {
-            return Err(Errno::EINVAL);
-        }
-        if written.bytes.is_empty() && new.flags == XattrFlags::REPLACE {
-            return self.fs.removexattr(node, &new.name);
-        }
-        self.fs.setxattr(node, &new.name, &written.bytes, new.flags)
+/// All of the value has come: it is set. Linux removes an attribute by replacing it with nothing.
+pub(super) fn set_value<F: Fs>(fid: &Fid<F>, new: &NewValue) -> Result<()> {
+    let written = new.value.lock().unwrap_or_else(PoisonError::into_inner);
+    if written.len != written.bytes.len() {
+        return Err(Errno::EINVAL);
     }
+    if written.bytes.is_empty() && new.flags == XattrFlags::REPLACE {
+        return fid.fs().removexattr(fid.node(), &new.name);
+    }
+    fid.fs().setxattr(fid.node(), &new.name, &written.bytes, new.flags)
+}
 
+impl<F: Fs> Session<F> {
     fn has_xattr(&self) -> Result<()> {
         if self.settings.xattr { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
     }
