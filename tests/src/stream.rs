@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use postern_server::p9::message::*;
 use postern_server::p9::wire::{Get, Put, Text};
 
+use crate::dotu;
 use crate::fuse::Result;
 use crate::kind::Kind;
 use crate::p9::{decode, frame};
@@ -76,10 +77,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects and agrees on the dialect; attaches as nobody yet.
+    /// Connects and agrees on 9P2000.L; attaches as nobody yet.
     pub fn connect(scratch: &Scratch) -> Self {
+        Self::speaking(scratch, b"9P2000.L")
+    }
+
+    /// Connects and agrees on a dialect.
+    pub fn speaking(scratch: &Scratch, dialect: &[u8]) -> Self {
         let client = Self { stream: Mutex::new(connect(scratch)), fids: AtomicU32::new(1 << 16) };
-        client.ask(&Tversion { msize: 1 << 20, version: Text(b"9P2000.L") }, &[]).expect("a version");
+        client.ask(&Tversion { msize: 1 << 20, version: Text(dialect) }, &[]).expect("a version");
         client
     }
 
@@ -94,11 +100,14 @@ impl Client {
         stream.write_all(&[frame(message, 9, data.len()), data.to_vec()].concat()).expect("sent");
         let (kind, tag, body) = receive(&mut *stream);
         assert_eq!(tag, 9);
-        if kind == Rlerror::NUMBER {
-            return Err(Errno::from_raw(decode::<Rlerror>(&body).ecode as i32));
+        match kind {
+            Rlerror::NUMBER => Err(Errno::from_raw(decode::<Rlerror>(&body).ecode as i32)),
+            Rerror::NUMBER => Err(dotu::error(&body)),
+            _ => {
+                assert_eq!(kind, T::NUMBER + 1);
+                Ok(body)
+            }
         }
-        assert_eq!(kind, T::NUMBER + 1);
-        Ok(body)
     }
 
     /// Sends a message and waits for its answer, to the byte.

@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
 use postern_server::p9::message::*;
-use postern_server::p9::wire::Text;
+use postern_server::p9::wire::{Measured, Text};
+use postern_tests::dotu::{dm, mode};
 use postern_tests::fuse::Result;
 use postern_tests::prelude::*;
 use postern_tests::share::Scratch;
@@ -43,7 +44,7 @@ enum Try {
     Resize,
     Touch,
     TouchAt,
-    Stat,
+    Look,
     GetXattr,
     SetXattr,
     List,
@@ -75,7 +76,7 @@ const OF_FILES: &[Try] = &[
     Resize,
     Touch,
     TouchAt,
-    Stat,
+    Look,
     GetXattr,
     SetXattr,
 ];
@@ -115,7 +116,7 @@ fn on_the_host(what: Try, node: &Path, user: (u32, u32), top: &Path) -> std::io:
         Resize => File::options().write(true).open(node)?.set_len(3),
         Touch => times(TimeSpec::UTIME_NOW),
         TouchAt => times(TimeSpec::new(1000, 0)),
-        Stat => fs::metadata(node).map(drop),
+        Look => fs::metadata(node).map(drop),
         GetXattr => Ok(rustix::fs::getxattr(node, "user.a", &mut [0; 8]).map(drop)?),
         SetXattr => Ok(rustix::fs::setxattr(node, "user.b", b"x", XattrFlags::empty())?),
         List => fs::read_dir(node).map(drop),
@@ -172,7 +173,7 @@ fn over_9p(what: Try, client: &Client, root: u32, path: &str, user: u32) -> Resu
         Resize => set(SIZE, 3),
         Touch => set(TIMES, 0),
         TouchAt => set(TIMES | EXACT, 0),
-        Stat => client.ask(&Tgetattr { fid: node, request_mask: 0x7ff }, &[]),
+        Look => client.ask(&Tgetattr { fid: node, request_mask: 0x7ff }, &[]),
         GetXattr => client.ask(&Txattrwalk { fid: node, newfid: client.fid(), name: Text(b"user.a") }, &[]),
         SetXattr => {
             client.ask(&Txattrcreate { fid: node, name: Text(b"user.b"), size: 1, flags: 0 }, &[])?;
@@ -317,6 +318,65 @@ fn what_one_user_has_found_or_opened_helps_no_other(on: Kind) {
     assert_eq!(client.ask(&Tlopen { fid: found, flags: 0 }, &[]), Err(EACCES));
     assert_eq!(client.walk(alice, "d/f"), Err(EACCES));
     client.ask(&Treaddir { fid: dir, offset: 0, count: 4096 }, &[]).unwrap();
+}
+
+// 9P2000.u has messages of its own for most of that.
+#[apply(promise)]
+fn the_other_dialect_is_no_way_around(on: Kind) {
+    let scratch = Scratch::new(on, false);
+    let host = Host::new(scratch.path("share"), on);
+    plant(&host, "d", true, 0o700);
+    plant(&host, "open", true, 0o755);
+    host.chmod("open/f", 0o600);
+    let _server = listen(on, &scratch, &[]);
+    let client = Client::speaking(&scratch, b"9P2000.u");
+    let [alice, bob] = [USERS[0], USERS[2]].map(|user| client.attach(user).unwrap());
+    let denied = |done: Result<Vec<u8>>| assert_eq!(done.map(drop), Err(EACCES));
+    assert_eq!(client.walk(bob, "d/f"), Err(EACCES));
+    let [dir, file] = ["open", "open/f"].map(|path| client.walk(bob, path).unwrap());
+    denied(client.ask(&Topen { fid: file, mode: mode::READ }, &[]));
+    denied(client.ask(&Topen { fid: file, mode: mode::WRITE | mode::TRUNC }, &[]));
+    let create = |fid, perm, extension| Tcreate { fid, name: Text(b"new"), perm, mode: mode::READ, extension };
+    for perm in [0o644, dm::DIR | 0o755, dm::SYMLINK, dm::NAMED_PIPE] {
+        denied(client.ask(&create(dir, perm, Text(b"f")), &[]));
+    }
+    // Alice's file by another name in the root, where Bob may make names.
+    let of_alice = client.walk(alice, "d/f").unwrap();
+    let link = of_alice.to_string();
+    assert_eq!(client.ask(&create(bob, dm::LINK, Text(link.as_bytes())), &[]), Err(EPERM));
+    let wstat = |fid, stat| client.ask(&Twstat { fid, stat: Measured(Measured(stat)) }, &[]).map(drop);
+    let keep = Stat::DONT_TOUCH;
+    assert_eq!(wstat(file, Stat { mode: 0o777, ..keep }), Err(EPERM));
+    assert_eq!(wstat(file, Stat { length: 0, ..keep }), Err(EACCES));
+    assert_eq!(wstat(file, Stat { name: Text(b"g"), ..keep }), Err(EACCES));
+    assert_eq!(wstat(of_alice, Stat { n_gid: USERS[2], ..keep }), Err(EPERM));
+    denied(client.ask(&Tremove { fid: file }, &[]));
+    assert_eq!((host.list(""), host.list("open")), (vec!["d".into(), "open".into()], vec!["e".into(), "f".into()]));
+    assert_eq!(host.read("open/f"), b"inside");
+    client.ask(&create(bob, 0o644, Text(b"")), &[]).unwrap();
+    assert_eq!(host.stat("new").owner, ids(USERS[2], USERS[2]));
+}
+
+// fcntl(2): "EBADF": a lock for writing is for who may write
+#[apply(promise)]
+fn a_user_locks_what_he_may_open(on: Kind) {
+    let scratch = Scratch::new(on, false);
+    let host = Host::new(scratch.path("share"), on);
+    host.write("f", b"");
+    host.chown("f", USERS[0], USERS[1]);
+    host.chmod("f", 0o644);
+    let _server = listen(on, &scratch, &[]);
+    let client = Client::connect(&scratch);
+    let [alice, bob] = [USERS[0], USERS[2]].map(|user| client.attach(user).unwrap());
+    let fids = [client.open(alice, "f", O_RDONLY).unwrap(), client.open(bob, "f", O_RDONLY).unwrap()];
+    let lock = |fid, kind| {
+        let message = Tlock { fid, kind, flags: 0, start: 0, length: 0, proc_id: 1, client_id: Text(b"machine") };
+        client.call::<_, Rlock>(&message).map(|answer| answer.status)
+    };
+    assert_eq!((lock(fids[1], 1), lock(fids[1], 0)), (Err(EACCES), Ok(0)));
+    assert_eq!(lock(fids[0], 1), Ok(1), "one process is not the same as two users");
+    client.clunk(fids[1]).unwrap();
+    assert_eq!(lock(fids[0], 1), Ok(0));
 }
 
 // intro(5): the server believes no gid that is not the user's; mkdir(2): "the set-group-ID bit"
