@@ -7,12 +7,17 @@ use std::time::Duration;
 use postern_tests::guest::{Guest, Kernel};
 use postern_tests::host::Host;
 use postern_tests::kind::Kind;
-use postern_tests::share::Scratch;
+use postern_tests::share::{Scratch, Server};
 use postern_tests::stream::{connect, listen};
 
-/// Mounts the share at /s with these options.
+/// Mounts the share at /s in 9P2000.L with these options.
 fn mount(guest: &mut Guest, options: &str) {
-    guest.ok(&format!("mkdir -p /s; mount -t 9p -o trans=virtio,version=9p2000.L,{options} share /s"));
+    mount_as(guest, "9p2000.L", options);
+}
+
+/// Mounts it in this dialect.
+fn mount_as(guest: &mut Guest, version: &str, options: &str) {
+    guest.ok(&format!("mkdir -p /s; mount -t 9p -o trans=virtio,version={version},{options} share /s"));
 }
 
 // mount(8), v9fs: "msize=n  the number of bytes to use for 9p packet payload"; "cache=mode"
@@ -47,6 +52,43 @@ truncate -s 5 short; stat -c %s short; rm short; sync; rmdir sub 2>/dev/null || 
 df . | tail -n 1 | tr -s ' ' | cut -d' ' -f1
 "#;
 
+// mount(8), v9fs: "version=9p2000.u". Renames stay in a directory, and there are no extended attributes. A sync, to which
+// QEMU gives no answer, ends.
+#[test]
+fn a_share_is_used_over_9p2000_u_at_every_size_of_message() {
+    let server = Kind::Mapped.setup().p9().start();
+    let mut guest = Guest::boot(Kernel::V6_12P9, Kind::Mapped, &[("share", &server)]);
+    for (round, options) in
+        ["msize=4096", "msize=512000", "msize=131072,cache=mmap", "msize=512000,cache=loose"].iter().enumerate()
+    {
+        mount_as(&mut guest, "9p2000.u", options);
+        let report = guest.ok(&format!("mkdir /s/{round}; cd /s/{round}\n{WORK_U}\ncd /; umount /s"));
+        assert_eq!(report, PRINTS_U, "{options}");
+        let dir = server.dir().join(round.to_string());
+        assert_eq!(std::fs::metadata(dir.join("big")).unwrap().len(), 3_000_000, "{options}");
+        assert_eq!(std::fs::read(dir.join("sub/f")).unwrap(), b"hello\nmore\n", "{options}");
+    }
+    assert!(guest.power_off().success());
+}
+
+const WORK_U: &str = r#"
+echo hello >f; echo more >>f; cat f; stat -c '%F %a %u:%g %s' f
+dd if=/dev/urandom of=/tmp/big bs=1000 count=3000 2>/dev/null; cp /tmp/big big; cmp big /tmp/big
+dd if=/tmp/big of=big bs=100000 conv=fsync 2>/dev/null; cmp big /tmp/big
+chmod 4640 f; stat -c %a f; chmod 640 f; chown 1000:1001 f; touch -d @1000000 f; stat -c '%a %u:%g %Y' f
+ln -s f soft; readlink soft; mkdir -m 1755 sub; stat -c '%F %a' sub; ln f sub/f; stat -c %h f
+mkfifo pipe; stat -c %F pipe; (cat pipe & echo through >pipe; wait)
+mv f moved; mv soft sub 2>/dev/null; ls; mv moved f; mv f sub/f; ls sub; cat sub/soft 2>/dev/null
+for i in $(seq 200); do : >sub/$i; done; ls sub | wc -l; rm sub/[0-9]*; ls -a sub
+exec 3<>gone; rm gone; echo alive >&3; exec 3>&-
+truncate -s 5 short; stat -c %s short; rm short; sync; rmdir sub 2>/dev/null || echo full
+getfattr -n user.color sub 2>/dev/null || echo none
+"#;
+
+const PRINTS_U: &str = "hello\nmore\nregular file 644 0:0 11\n4640\n640 1000:1001 1000000\nf\n\
+    directory 1755\n2\nfifo\nthrough\nbig\nmoved\npipe\nsub\nf\nsoft\nhello\nmore\n\
+    202\n.\n..\nf\nsoft\n5\nfull\nnone\n";
+
 const PRINTS: &str = "hello\nmore\nregular file 644 0:0 11\n640 1000:1001 1000000\nf\n2\nfifo\ndangling\n201\nmoved\nblue\n5\nfull\nshare\n";
 
 // mount(8), v9fs: "access=<mode>  user: a user must be authenticated ...; <uid>: allows only user with uid=<uid>; any:
@@ -55,10 +97,16 @@ const PRINTS: &str = "hello\nmore\nregular file 644 0:0 11\n640 1000:1001 100000
 fn users_have_the_rights_that_the_access_mode_gives_them() {
     let server = Kind::Mapped.setup().p9().posix_acl().start();
     let mut guest = Guest::boot(Kernel::V6_12P9, Kind::Mapped, &[("share", &server)]);
-    mount(&mut guest, "access=user");
+    judge(&mut guest, &server, "9p2000.L", ",posixacl", MATRIX);
+    assert!(guest.power_off().success());
+}
+
+/// Lets three users try what they can, in each access mode.
+fn judge(guest: &mut Guest, server: &Server, version: &str, more: &str, matrix: &[(&str, &str)]) {
+    mount_as(guest, version, "access=user");
     guest.ok("cd /s; echo s >private; chown alice private; chmod 600 private; echo s >group; chgrp staff group; chmod 640 group; cd /; umount /s");
-    for (mode, expected) in MATRIX {
-        mount(&mut guest, &format!("access={mode},posixacl"));
+    for (mode, expected) in matrix {
+        mount_as(guest, version, &format!("access={mode}{more}"));
         let report: String =
             ["root", "alice", "bob"].map(|user| guest.run(&format!("su {user} -c '{TRY}'")).text).concat();
         guest.ok("umount /s");
@@ -69,6 +117,17 @@ fn users_have_the_rights_that_the_access_mode_gives_them() {
             .for_each(|path| std::fs::remove_file(path).unwrap());
         assert_eq!(report, *expected, "access={mode}");
     }
+}
+
+// Linux 6.12, fs/9p/v9fs.c: access=client is of 9P2000.L, and access=user in its place. Nobody names a group: it is the
+// directory's.
+#[test]
+fn users_have_the_rights_that_the_access_mode_gives_them_over_9p2000_u() {
+    let server = Kind::Mapped.setup().p9().start();
+    let mut guest = Guest::boot(Kernel::V6_12P9, Kind::Mapped, &[("share", &server)]);
+    let of = |access| MATRIX_U.iter().find(|row| row.0 == access).unwrap().1;
+    assert_eq!(of("client"), of("user"));
+    judge(&mut guest, &server, "9p2000.u", "", MATRIX_U);
     assert!(guest.power_off().success());
 }
 
@@ -89,6 +148,14 @@ const MATRIX: &[(&str, &str)] = &[
     ("client", "root yes yes yes yes 0:0\nalice yes yes yes no 1000:1000\nbob no no no no 1001:1001\n"),
     ("any", "root yes yes yes yes 0:0\nalice yes yes yes no 0:1000\nbob no no no no 0:1001\n"),
     ("1000", "root no no no no\nalice yes yes yes no 0:1000\nbob no no no no\n"),
+];
+
+/// The same in 9P2000.u.
+const MATRIX_U: &[(&str, &str)] = &[
+    ("user", "root yes yes yes yes 0:0\nalice yes yes yes no 1000:0\nbob no no no no 1001:0\n"),
+    ("client", "root yes yes yes yes 0:0\nalice yes yes yes no 1000:0\nbob no no no no 1001:0\n"),
+    ("any", "root yes yes yes yes 0:0\nalice yes yes yes no 0:0\nbob no no no no 0:0\n"),
+    ("1000", "root no no no no\nalice yes yes yes no 0:0\nbob no no no no\n"),
 ];
 
 // flock(1), fcntl(2); v9fs: "locktimeout=n  the number of seconds between retries of a blocked lock" (30)

@@ -225,6 +225,8 @@ fn a_directory_is_read_from_its_beginning_or_on(share: &Share9p) {
     for wrong in [1, end - 1, end + 1, u64::MAX] {
         assert_eq!(share.records(dir, wrong, 2000), Err(EINVAL), "{wrong}");
     }
+    // Linux fills its buffer by smaller and smaller readings until one brings nothing.
+    assert_eq!(share.records(dir, end, 341), Ok((vec![], 0)));
     let (second, _) = share.records(dir, end, 2000).unwrap();
     assert!(second.iter().all(|record| !first.contains(record)));
     assert_eq!(share.records(dir, end, 2000), Err(EINVAL), "read already");

@@ -88,17 +88,18 @@ pub(super) fn wstat<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Twstat<'_>) -
 }
 
 /// The next entries of a directory: from its beginning, or from where the last reading ended. read(5): "seeking other
-/// than to the beginning is illegal in a directory"
+/// than to the beginning is illegal in a directory". Linux fills its buffer by ever smaller readings until one brings
+/// nothing, and goes on with an empty buffer: so what is too small for any name brings nothing.
 pub(super) fn read_dir<F: Fs>(dir: &Opened<F>, offset: u64, to: &mut dyn Carrier) -> Result<()> {
-    if to.room() < LONGEST {
-        return Err(Errno::EINVAL);
-    }
     let mut place = dir.place.lock().unwrap_or_else(PoisonError::into_inner);
     let mut at = match offset {
         0 => ReadTo::default(),
         _ if offset == place.bytes => *place,
         _ => return Err(Errno::EINVAL),
     };
+    if to.room() < LONGEST {
+        return if offset == 0 { Err(Errno::EINVAL) } else { Ok(()) };
+    }
     let mut batch = Batch { fs: &dir.fs, entries: Vec::new(), left: to.room() };
     dir.fs.readdir(dir.handle, at.next, Detail::Entries, &mut batch)?;
     for listed in &batch.entries {
