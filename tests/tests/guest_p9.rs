@@ -237,3 +237,51 @@ const ALONE: &str = r#"
 : >of.$(id -un) && echo -n "$(id -un) $(stat -c %u:%g of.$(id -un))"
 cat d/g 2>/dev/null && echo -n " yes" || echo -n " no"
 chmod 700 /s 2>/dev/null && echo " yes" || echo " no""#;
+
+// mount(8), v9fs: "trans=name  unix, tcp, fd"
+#[test]
+fn a_guest_mounts_a_stream_by_descriptors_a_socket_and_tcp() {
+    let scratch = Scratch::new(Kind::Mapped, false);
+    let host = Host::new(scratch.path("share"), Kind::Mapped);
+    let _server = listen(Kind::Mapped, &scratch, &["--trust-client"]);
+    drop(connect(&scratch));
+    let socket = scratch.path("socket");
+    // A serial line, and an address of the guest's network behind which a relay waits.
+    let line = format!("socket,id=line,path={}", socket.display());
+    let net = format!("user,id=net,guestfwd=tcp:10.0.2.100:564-cmd:socat STDIO UNIX-CONNECT:{}", socket.display());
+    let options = [
+        "-chardev",
+        &line,
+        "-serial",
+        "chardev:line",
+        "-netdev",
+        &net,
+        "-device",
+        "virtio-net-pci,netdev=net,romfile=",
+    ];
+    let mut guest = Guest::boot_with(Kernel::V6_12, Kind::Mapped, &[], &options);
+    guest.ok("mkdir /s; ip link set lo up; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0
+        /usr/bin/socat UNIX-LISTEN:/tmp/socket,fork TCP:10.0.2.100:564 >/dev/null 2>&1 &
+        until [ -e /tmp/socket ]; do sleep 0.1; done");
+    for (number, (version, how, what)) in STREAMS.iter().enumerate() {
+        guest.ok(&format!(
+            "stty -F /dev/ttyS2 raw -echo; exec 9<>/dev/ttyS2
+            mount -t 9p -o version={version},trans={how} {what} /s
+            echo hello >/s/f; mkdir /s/{number}; mv /s/f /s/g; ln /s/g /s/{number}/h; rm /s/g; sync
+            [ $(ls /s | wc -l) = {}  ]; cat /s/{number}/h; umount /s",
+            number + 1
+        ));
+        assert_eq!(host.read(&format!("{number}/h")), b"hello\n", "{how}");
+    }
+    assert!(guest.power_off().success());
+    scratch.assert_contained();
+}
+
+/// Dialect, transport, and to what.
+const STREAMS: &[(&str, &str, &str)] = &[
+    ("9p2000.L", "fd,rfdno=9,wfdno=9,msize=4096", "none"),
+    ("9p2000.L", "tcp,port=564,msize=65536", "10.0.2.100"),
+    ("9p2000.u", "tcp,port=564,msize=1048576", "10.0.2.100"),
+    ("9p2000.L", "unix,msize=65536", "/tmp/socket"),
+    ("9p2000.u", "unix,msize=8192", "/tmp/socket"),
+];

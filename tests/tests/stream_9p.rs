@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use postern_server::p9::message::*;
 use postern_server::p9::wire::{Put, Text};
@@ -121,6 +122,52 @@ fn a_client_at_a_descriptor_is_served_until_it_goes(on: Kind) {
     work(&mut to, &mut from, "f");
     drop((ours, to, from));
     assert!(server.0.wait().unwrap().success());
+}
+
+// diodls(8), diodcat(8): what diod's own server tells them, which knows no other ids than the host's
+#[test]
+fn diod_s_clients_are_told_what_diod_tells_them() {
+    let scratch = Scratch::new(Kind::Root, false);
+    let (share, theirs) = (scratch.path("share"), scratch.path("diod"));
+    let content: Vec<String> = (0..50_000).map(|line| line.to_string()).collect();
+    std::fs::create_dir(share.join("sub")).unwrap();
+    std::fs::write(share.join("sub/large"), content.join("\n")).unwrap();
+    std::os::unix::fs::symlink("sub/large", share.join("link")).unwrap();
+    let _ours = listen(Kind::Root, &scratch, &["--trust-client"]);
+    drop(connect(&scratch));
+    let mut diod = Command::new("/usr/sbin/diod");
+    diod.args(["-f", "-n", "-N", "-L", "stderr", "-e"]).arg(&share).arg("-l").arg(&theirs).stderr(Stdio::null());
+    let _diod = Server(diod.spawn().unwrap());
+    let end = Instant::now() + Duration::from_secs(10);
+    while UnixStream::connect(&theirs).is_err() {
+        assert!(Instant::now() < end, "diod does not listen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let said = |program: &str, server: &std::path::Path, name: &str, words: &[&str]| {
+        let mut command = Command::new(format!("/usr/sbin/{program}"));
+        let output = command.arg("-s").arg(server).args(["-a", name]).args(words).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // diod shows what is above its export.
+        let lines = text.lines().filter(|line| !line.ends_with(" ..")).map(str::to_owned);
+        (output.status.code(), lines.collect::<Vec<_>>(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (program, words) in [
+        ("diodls", &[][..]),
+        ("diodls", &["-l"]),
+        ("diodls", &["-l", "sub", "sub/large"]),
+        ("diodls", &["sub/missing"]),
+        ("diodcat", &["sub/large"]),
+        ("diodcat", &["sub/large", "missing"]),
+        ("diodcat", &["sub"]),
+    ] {
+        let (ours, theirs) = (
+            said(program, &scratch.path("socket"), "/", words),
+            said(program, &theirs, share.to_str().unwrap(), words),
+        );
+        assert_eq!(ours, theirs, "{program} {words:?}");
+    }
+    assert_eq!(said("diodcat", &scratch.path("socket"), "/", &["sub/large"]), (Some(0), content, String::new()));
+    scratch.assert_contained();
 }
 
 fn as_starter(mut command: Command, kind: Kind) -> Command {
