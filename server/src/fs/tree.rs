@@ -329,6 +329,14 @@ impl Fs for Tree {
 
     fn walk(&self, from: NodeId, names: &[FileName], found: &mut dyn FnMut(Entry)) -> Result<()> {
         let (mut dir, mut names) = (from, names.iter().peekable());
+        if !self.walk.finds() {
+            return names.try_for_each(|name| {
+                let entry = self.lookup(dir, name)?;
+                dir = entry.node;
+                found(entry);
+                Ok(())
+            });
+        }
         while names.peek().is_some() {
             let pin = self.pin(dir)?;
             let mut way = Way::from(pin.as_fd());

@@ -15,6 +15,7 @@ use super::lock::{getlock, lock};
 #[allow(clippy::wildcard_imports, reason = "nearly all of the table")]
 use super::message::*;
 use super::session::{Call, Dialect, Filled, Session, run};
+use super::wire::Text;
 use super::xattr::{read_value, set_value, write_value, xattrcreate, xattrwalk};
 use crate::fs::{Detail, Entry, Fs, Handle, Object, ROOT};
 use crate::vhost::Place;
@@ -144,21 +145,15 @@ fn flush<F: Fs>(s: &Session<F>, call: &mut Call<'_>, t: Tflush) -> Result<Rflush
 /// A walk that ends before its last name moves no fid.
 fn walk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Twalk<'_>) -> Result<Rwalk> {
     let from = s.fids.get(t.fid)?;
-    let (mut held, mut found) = (Arc::clone(&from.held), from.found.clone());
-    let mut qids = Vec::with_capacity(t.names.len());
-    for name in t.names {
-        match step(&held, &found, name.0) {
-            Ok((attr, next, seen)) => {
-                (held, found) = (next, seen);
-                qids.push(Qid::of(&attr));
-            }
-            Err(errno) if qids.is_empty() => return Err(errno),
-            Err(_) => return Ok(Rwalk { qids }),
-        }
+    let mut way = Way { held: Arc::clone(&from.held), found: from.found.clone(), qids: Vec::new() };
+    match way.go(&t.names) {
+        Err(errno) if way.qids.is_empty() => return Err(errno),
+        Err(_) => return Ok(Rwalk { qids: way.qids }),
+        Ok(()) => {}
     }
-    let new = from.at(held, found, Role::Walked);
+    let new = from.at(way.held, way.found, Role::Walked);
     if t.newfid == t.fid { s.fids.replace(t.fid, &from, new) } else { s.fids.insert(t.newfid, new) }?;
-    Ok(Rwalk { qids })
+    Ok(Rwalk { qids: way.qids })
 }
 
 /// The fid is gone whatever the answer says; the value of an extended attribute is set now, and what was opened to be
@@ -326,9 +321,6 @@ fn unlinkat<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tunlinkat<'_>) -> Result
     Ok(Runlinkat {})
 }
 
-/// What a name leads to: its attributes, a reference, and where it was found.
-type Step<F> = (Attr, Arc<Held<F>>, Option<Arc<Found<F>>>);
-
 impl<F: Fs> Session<F> {
     /// Sets room for at most `count` bytes of content apart.
     fn aim(&self, call: &mut Call<'_>, filled: &Filled, count: u32) {
@@ -338,27 +330,54 @@ impl<F: Fs> Session<F> {
     }
 }
 
-/// One name of a walk. intro(5): "The name .. refers to the parent directory"; that of the root is the root. diod's
-/// clients say "." too, and its server stays where it is.
-fn step<F: Fs>(from: &Arc<Held<F>>, found: &Option<Arc<Found<F>>>, name: &[u8]) -> Result<Step<F>> {
-    if name == b".." {
-        return up(from);
-    }
-    if name == b"." {
-        return Ok((dir(from)?, Arc::clone(from), found.clone()));
-    }
-    let name = FileName::new(name)?;
-    let Entry { node, attr } = from.fs.lookup(from.node, &name)?;
-    Ok((attr, Held::new(&from.fs, node), Some(Found::new(from, &name))))
+/// How far a walk has come.
+struct Way<F: Fs> {
+    held: Arc<Held<F>>,
+    found: Option<Arc<Found<F>>>,
+    qids: Vec<Qid>,
 }
 
-fn up<F: Fs>(from: &Arc<Held<F>>) -> Result<Step<F>> {
-    let attr = dir(from)?;
-    if from.node == ROOT {
-        return Ok((attr, Arc::clone(from), None));
+impl<F: Fs> Way<F> {
+    /// Names between dots are looked up in one go. intro(5): "The name .. refers to the parent directory"; that of the
+    /// root is the root. diod's clients say "." too, and its server stays where it is.
+    fn go(&mut self, names: &[Text<'_>]) -> Result<()> {
+        let mut ahead = Vec::new();
+        for Text(name) in names {
+            match (*name, FileName::new(name)) {
+                (b"." | b"..", _) => {
+                    self.down(&mut ahead)?;
+                    self.dots(name)?;
+                }
+                (_, Ok(name)) => ahead.push(name),
+                (_, Err(errno)) => return self.down(&mut ahead).and(Err(errno)),
+            }
+        }
+        self.down(&mut ahead)
     }
-    let parent = Held::new(&from.fs, from.fs.seen(from.node)?.0);
-    Ok((from.fs.getattr(parent.node, None)?, parent, None))
+
+    fn down(&mut self, names: &mut Vec<FileName>) -> Result<()> {
+        let (fs, mut left) = (Arc::clone(&self.held.fs), names.iter());
+        let walked = fs.walk(self.held.node, names, &mut |Entry { node, attr }| {
+            self.found = left.next().map(|name| Found::new(&self.held, name));
+            self.held = Held::new(&fs, node);
+            self.qids.push(Qid::of(&attr));
+        });
+        names.clear();
+        walked
+    }
+
+    fn dots(&mut self, name: &[u8]) -> Result<()> {
+        let mut attr = dir(&self.held)?;
+        if name == b".." {
+            self.found = None;
+            if self.held.node != ROOT {
+                self.held = Held::new(&self.held.fs, self.held.fs.seen(self.held.node)?.0);
+                attr = self.held.fs.getattr(self.held.node, None)?;
+            }
+        }
+        self.qids.push(Qid::of(&attr));
+        Ok(())
+    }
 }
 
 fn dir<F: Fs>(held: &Held<F>) -> Result<Attr> {
