@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use log::LevelFilter;
+use postern_ipc::attr::Mode;
+use postern_ipc::model::Model;
 use postern_policy::idmap::Extent;
 use postern_policy::right::Rights;
-use postern_policy::sandbox::seccomp::Mode;
+use postern_policy::sandbox::seccomp;
 
 /// Does the credentialed file access of one share, asked by a postern-server.
 #[derive(Parser, Debug)]
@@ -32,6 +34,18 @@ pub(crate) struct Args {
     /// Nothing of the share may be changed
     #[arg(long)]
     pub(crate) readonly: bool,
+
+    /// Where the guest's ownership and modes are kept
+    #[arg(long, value_name = "MODEL", default_value_t = SecurityModel::Passthrough)]
+    pub(crate) security_model: SecurityModel,
+
+    /// Permission bits of the host's files, octal (mapped-xattr, mapped-file) [default: 600]
+    #[arg(long, value_name = "MODE", value_parser = permissions)]
+    pub(crate) fmode: Option<Mode>,
+
+    /// Permission bits of the host's directories, octal (mapped-xattr, mapped-file) [default: 700]
+    #[arg(long, value_name = "MODE", value_parser = permissions)]
+    pub(crate) dmode: Option<Mode>,
 
     /// Who guest root is: root of the mapped ids only, or the host's root
     #[arg(long, value_name = "FORM", default_value = "userns", conflicts_with_all = ["uid_map", "gid_map"])]
@@ -58,8 +72,8 @@ pub(crate) struct Args {
     pub(crate) syslog: bool,
 
     /// What becomes of a process that makes a system call it has no need of: kill, log or none
-    #[arg(long, value_name = "MODE", default_value_t = Mode::Kill)]
-    pub(crate) seccomp: Mode,
+    #[arg(long, value_name = "MODE", default_value_t = seccomp::Mode::Kill)]
+    pub(crate) seccomp: seccomp::Mode,
 
     /// Go without Landlock
     #[arg(long)]
@@ -79,6 +93,46 @@ pub(crate) enum Form {
     Host,
 }
 
+/// Values of `--security-model`, as QEMU has them but for mapped-links.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SecurityModel {
+    /// In the host's inodes
+    Passthrough,
+    /// In the host's inodes; an owner that cannot be had is not missed
+    None,
+    /// In user.virtfs.* attributes of the host's files
+    #[value(alias = "mapped")]
+    MappedXattr,
+    /// The same, with real symbolic links and permission bits
+    MappedLinks,
+    /// In files of a directory .virtfs_metadata beside
+    MappedFile,
+}
+
+impl From<SecurityModel> for Model {
+    fn from(model: SecurityModel) -> Self {
+        match model {
+            SecurityModel::Passthrough => Self::Passthrough,
+            SecurityModel::None => Self::None,
+            SecurityModel::MappedXattr => Self::MappedXattr,
+            SecurityModel::MappedLinks => Self::MappedLinks,
+            SecurityModel::MappedFile => Self::MappedFile,
+        }
+    }
+}
+
+/// As on the command line.
+impl std::fmt::Display for SecurityModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Model::from(*self).fmt(f)
+    }
+}
+
+fn permissions(text: &str) -> Result<Mode, String> {
+    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
+    bits.map(Mode::new).ok_or_else(|| "must be an octal number up to 777".into())
+}
+
 impl Args {
     /// What the share grants.
     pub(crate) fn rights(&self) -> Rights {
@@ -87,7 +141,7 @@ impl Args {
 
     /// Whatever weakens the walls says so.
     pub(crate) fn warn_of_weakness(&self) {
-        if self.seccomp != Mode::Kill {
+        if self.seccomp != seccomp::Mode::Kill {
             log::warn!("--seccomp={}: system calls outside the helper's list are not stopped", self.seccomp);
         }
         let flags = [

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
 use postern_ipc::attr::{Mode, NodeKind};
+use postern_ipc::model::Model;
 use postern_ipc::name::XattrName;
 use postern_ipc::{Errno, Result};
 use postern_policy::fatal::{Started, Step as _};
@@ -41,13 +42,15 @@ impl Guard {
         // Elsewhere the kernel refuses device nodes: no capability of a user namespace makes one.
         let host = identity.namespace == User::Stay;
         let guard = Self { setid, devices: host && (args.allow_devices || source.nodev || closed) };
-        if !guard.setid {
+        // A file only stands for what a mapped model's guest makes.
+        let mapped = Model::from(args.security_model).is_mapped();
+        if !guard.setid && !mapped {
             log::info!(
                 "set-id bits and file capabilities give EPERM: host users can reach {} (--allow-setid allows them)",
                 args.shared_dir.display()
             );
         }
-        if host && !guard.devices {
+        if host && !guard.devices && !mapped {
             log::info!(
                 "device nodes give EPERM: host users can reach {} (--allow-devices allows them)",
                 args.shared_dir.display()

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use postern_ipc::id::{GuestGid, GuestUid};
+use postern_ipc::model::Model;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::host::{HostGid, HostUid};
 use postern_policy::idmap::{Extent, IdMap, IdMaps};
@@ -106,7 +107,7 @@ impl Identity {
         let uids = given(Kind::User, &args.uid_map).unwrap_or_else(|| identity(Kind::User))?;
         let gids = given(Kind::Group, &args.gid_map).unwrap_or_else(|| identity(Kind::Group))?;
         let namespace = if args.identity == Form::Host { User::Stay } else { User::New };
-        if namespace == User::New && uids.is_identity() {
+        if namespace == User::New && uids.is_identity() && !Model::from(args.security_model).is_mapped() {
             log::info!("no id map given: every id is itself; device nodes and trusted.* attributes give EPERM");
         }
         let writers = [Writer::Direct, Writer::Direct];
@@ -115,8 +116,9 @@ impl Identity {
     }
 
     fn of_user(args: &Args, uid: u32, gid: u32) -> Result<Self, Fatal> {
-        let (uids, by_uid) = user_map(Kind::User, &args.uid_map, uid, uid)?;
-        let (gids, by_gid) = user_map(Kind::Group, &args.gid_map, uid, gid)?;
+        let kept = Model::from(args.security_model).is_mapped();
+        let (uids, by_uid) = user_map(Kind::User, &args.uid_map, uid, uid, kept)?;
+        let (gids, by_gid) = user_map(Kind::Group, &args.gid_map, uid, gid, kept)?;
         let (real, by) = (real(&uids, &gids), Starter::User { uid, gid });
         Ok(Self { maps: IdMaps { uids, gids }, writers: [by_uid, by_gid], namespace: User::New, real, by })
     }
@@ -195,8 +197,9 @@ fn identity(kind: Kind) -> Result<IdMap, Fatal> {
     IdMap::identity(&here).map_err(|why| Fatal::new(step, why))
 }
 
-/// The map of an ordinary user, and who writes it. Without subordinate ids, or without the tool for them, one id.
-fn user_map(kind: Kind, extents: &[Extent], uid: u32, own: u32) -> Result<(IdMap, Writer), Fatal> {
+/// The map of an ordinary user, and who writes it. Without subordinate ids, or without the tool for them, one id; that
+/// is enough where the guest's ids are `kept` beside the host's.
+fn user_map(kind: Kind, extents: &[Extent], uid: u32, own: u32, kept: bool) -> Result<(IdMap, Writer), Fatal> {
     if let Some(map) = given(kind, extents) {
         let map = map?;
         let writer = if map == IdMap::single(own) { Writer::Direct } else { Writer::Tool(Tool::find(kind.tool())?) };
@@ -208,7 +211,9 @@ fn user_map(kind: Kind, extents: &[Extent], uid: u32, own: u32) -> Result<(IdMap
             Ok((map, Writer::Tool(tool)))
         }
         Err(why) => {
-            log::warn!("one {kind} id only, guest root's: {why}");
+            if !kept {
+                log::warn!("one {kind} id only, guest root's: {why}");
+            }
             Ok((IdMap::single(own), Writer::Direct))
         }
     }

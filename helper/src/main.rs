@@ -20,6 +20,7 @@ mod event;
 mod guard;
 mod identity;
 mod mapper;
+mod model;
 mod op;
 mod pin;
 mod serve;

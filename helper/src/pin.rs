@@ -53,7 +53,10 @@ impl Pin {
             return Err(Disbelief::Malformed(Malformed("a descriptor is not of the share's mounts")));
         }
         let pin = Self { fd, kind: place.kind };
-        match pin.connected(place, share) {
+        let believed = pin
+            .connected(place, share)
+            .and_then(|connected| Ok(connected && (!share.model.keeps_by_name() || pin.visible(share)?)));
+        match believed {
             Ok(true) => Ok(pin),
             Ok(false) => Err(Disbelief::Errno(Errno::ESTALE)),
             Err(errno) => Err(Disbelief::Errno(errno)),
@@ -100,12 +103,22 @@ impl Pin {
 
     /// It is a regular file, and may be opened; otherwise the errno that opening gives. open(2)
     pub(crate) fn require_file(&self) -> Result<()> {
-        match self.kind {
-            libc::S_IFREG => Ok(()),
-            libc::S_IFDIR => Err(Errno::EISDIR),
-            libc::S_IFLNK => Err(Errno::ELOOP),
-            _ => Err(Errno::ENXIO),
-        }
+        openable(self.kind)
+    }
+
+    /// No name on the way to the node, or its own, is the security model's.
+    fn visible(&self, share: &Share) -> Result<bool> {
+        Ok(!share.path(self)?.split(|&byte| byte == b'/').any(|name| share.model.hides(name)))
+    }
+}
+
+/// Whether what is of this kind (S_IFMT) may be opened, as a regular file may. open(2)
+pub(crate) fn openable(kind: u32) -> Result<()> {
+    match kind {
+        libc::S_IFREG => Ok(()),
+        libc::S_IFDIR => Err(Errno::EISDIR),
+        libc::S_IFLNK => Err(Errno::ELOOP),
+        _ => Err(Errno::ENXIO),
     }
 }
 

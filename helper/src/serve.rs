@@ -2,8 +2,8 @@
 //!
 //! The laws of this border:
 //! - a frame that no honest server sends ends the process for good, with one log line;
-//! - the share's right is checked in [`answer`] and nowhere else, and there a caller whom the kernel is to judge is
-//!   become for all that follows;
+//! - the share's right, and whether a name is the guest's to use, is checked in [`permit`] and nowhere else;
+//! - a caller whom the kernel is to judge is become for all that an operation does;
 //! - what may be called is what the rows of the table say they call: [`calls`] is the seccomp list of this very share;
 //! - nothing is kept from one request to the next but a number: how many descriptors may still be in flight.
 
@@ -14,12 +14,15 @@ use nix::libc;
 use postern_ipc::channel::{Channel, Received};
 use postern_ipc::frame::{self, DATA_MAX, FRAME_MAX, Header, Malformed};
 use postern_ipc::id::Caller;
+use postern_ipc::model::Model;
+use postern_ipc::name::FileName;
 use postern_ipc::op::{self, Answer, Kind, Op};
 use postern_ipc::{Errno, Result};
 use postern_policy::right::{Right, Rights};
 use postern_policy::sandbox::seccomp::{Call, bits};
 
 use crate::caller;
+use crate::model;
 use crate::pin::{self, Disbelief, Pin};
 use crate::share::{self, Share};
 
@@ -41,6 +44,16 @@ pub(crate) trait Serve: Op {
     /// The right that this request needs.
     fn needs(&self) -> Right {
         Self::NEEDS
+    }
+
+    /// The name that must be there.
+    fn finds(&self) -> Option<&FileName> {
+        None
+    }
+
+    /// The name that comes to be there.
+    fn makes(&self) -> Option<&FileName> {
+        None
     }
 
     /// Does it. The descriptors are proven, `data` is within the row's cap.
@@ -69,10 +82,11 @@ macro_rules! table {
             match kind { $(Kind::$row => answer::<op::$row>(request, reply, share),)* }
         }
 
-        /// The system calls of a share that grants `rights`.
-        pub(crate) fn calls(rights: Rights) -> Vec<Call> {
+        /// The system calls of a share that grants `rights` and has this security model.
+        pub(crate) fn calls(rights: Rights, model: Model) -> Vec<Call> {
             let rows = [$(row::<op::$row>(rights)),*];
-            rows.into_iter().flatten().chain([pin::CALLS, caller::ALONE, BASE].concat()).collect()
+            let others = [pin::CALLS, caller::ALONE, BASE].concat().into_iter().chain(model::calls(model, rights));
+            rows.into_iter().flatten().chain(others).collect()
         }
     };
 }
@@ -203,9 +217,7 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share) 
     let (caller, op): (Caller, O) = frame::owned(request.body)?;
     let told = log::log_enabled!(log::Level::Debug).then(|| (describe(&op, caller), Instant::now()));
     let done = match prove::<O>(request.descriptors, share) {
-        Ok(at) => share
-            .rights
-            .require(op.needs())
+        Ok(at) => permit(&op, share, caller)
             .and_then(|()| caller::alone(caller, || op.serve(at, request.data, share, caller))),
         Err(Disbelief::Errno(errno)) => Err(errno),
         Err(Disbelief::Malformed(malformed)) => return Err(malformed),
@@ -223,6 +235,21 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share) 
             Ok(())
         }
         Err(errno) => frame::encode(reply.out, header.serial, header.kind, Some(errno), &(), 0),
+    }
+}
+
+/// Whether the share grants it, and has such names. A name of the model's own is not there and cannot be.
+/// Whom the kernel is to judge, only root can be where the ids it knows are not the guest's.
+fn permit<O: Serve>(op: &O, share: &Share, caller: Caller) -> Result<()> {
+    share.rights.require(op.needs())?;
+    if share.model.is_mapped() && matches!(caller, Caller::Alone { uid, .. } if uid.0 != 0) {
+        return Err(Errno::EPERM);
+    }
+    let hidden = |name: Option<&FileName>| name.is_some_and(|name| share.model.hides(name.as_bytes()));
+    match (hidden(op.finds()), hidden(op.makes())) {
+        (true, _) => Err(Errno::ENOENT),
+        (_, true) => Err(Errno::EINVAL),
+        _ => Ok(()),
     }
 }
 
@@ -272,7 +299,7 @@ mod tests {
     use postern_policy::sandbox::seccomp::{Mode, Program};
 
     fn numbers(rights: Rights) -> Vec<libc::c_long> {
-        calls(rights).iter().map(|call| call.number).collect()
+        calls(rights, Model::MappedFile).iter().map(|call| call.number).collect()
     }
 
     #[test]
@@ -333,8 +360,8 @@ mod tests {
 
     #[test]
     fn every_row_says_why_and_the_list_fits_the_kernel() {
-        assert!(calls(Rights::READ_WRITE).iter().all(|call| !call.why.is_empty()));
-        assert!(Program::new(&calls(Rights::READ_WRITE), Mode::Kill).is_ok());
-        assert!(Program::new(&crate::walls::warden(Rights::READ_WRITE), Mode::Kill).is_ok());
+        assert!(calls(Rights::READ_WRITE, Model::MappedFile).iter().all(|call| !call.why.is_empty()));
+        assert!(Program::new(&calls(Rights::READ_WRITE, Model::MappedFile), Mode::Kill).is_ok());
+        assert!(Program::new(&crate::walls::warden(Rights::READ_WRITE, Model::MappedFile), Mode::Kill).is_ok());
     }
 }

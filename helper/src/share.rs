@@ -4,19 +4,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::libc;
-use postern_ipc::attr::Attr;
+use postern_ipc::model::Model;
 use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp::{Call, bits};
-use rustix::fs::{Mode, OFlags, fcntl_setfl, openat};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, OFlags, fcntl_setfl, openat, readlinkat_raw};
 use rustix::path::DecInt;
 
 use crate::clone::Place;
 use crate::guard::Guard;
+use crate::model::Store;
 use crate::pin::Pin;
 
-/// Everything that operations share. Nothing in it changes between two requests.
+/// Everything that operations share. Nothing in it changes between two requests but a lock.
 #[derive(Debug)]
 pub(crate) struct Share {
     /// What it grants.
@@ -25,6 +27,10 @@ pub(crate) struct Share {
     pub(crate) guard: Guard,
     /// This process's own /proc/self/fd, opened before Landlock: descriptors are reopened by number in it.
     pub(crate) numbers: OwnedFd,
+    /// Where the guest's ownership and modes are kept.
+    pub(crate) model: Model,
+    /// That place, where it is not the host's inodes.
+    pub(crate) store: Option<Store>,
     /// The clone's root.
     pub(crate) root: OwnedFd,
     /// The same, to be recognised.
@@ -33,11 +39,16 @@ pub(crate) struct Share {
     pub(crate) mounts: Vec<u64>,
 }
 
+/// Longest path that the kernel tells, with its NUL. limits.h
+const PATH_MAX: usize = 4096;
+
 /// How often and after what time an open that somebody's lease stands in the way of is tried again.
 const LEASE_TRIES: [u64; 7] = [1, 4, 16, 64, 128, 256, 512];
 
 /// An O_PATH descriptor of a name, or of a pinned node once more.
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+/// The same of a name that may be a symbolic link, which is not followed.
+pub(crate) const PATH_NAME: OFlags = PATH.union(OFlags::NOFOLLOW);
 /// Added whenever content is opened.
 const ALWAYS: OFlags = OFlags::NONBLOCK.union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 
@@ -56,8 +67,7 @@ const CREATE_FLAGS: u32 = bits(libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW);
 const TMPFILE_FLAGS: u32 = bits(libc::O_TMPFILE);
 
 /// Pins a name.
-pub(crate) const PIN_NAME: Call =
-    Call::at(libc::SYS_openat, "pins a name by O_PATH").eq(2, flags(PATH.union(OFlags::NOFOLLOW)));
+pub(crate) const PIN_NAME: Call = Call::at(libc::SYS_openat, "pins a name by O_PATH").eq(2, flags(PATH_NAME));
 /// Pins a node again, through its number.
 pub(crate) const PIN_AGAIN: Call = Call::at(libc::SYS_openat, "pins what was just made by O_PATH").eq(2, flags(PATH));
 /// Opens content for reading.
@@ -88,7 +98,7 @@ impl Share {
 
     /// Pins `name` in `dir`; a symbolic link is pinned itself.
     pub(crate) fn pin_name(&self, dir: &Pin, name: &FileName) -> Result<OwnedFd> {
-        Ok(openat(dir, name.as_c_str(), PATH | OFlags::NOFOLLOW, Mode::empty())?)
+        Ok(openat(dir, name.as_c_str(), PATH_NAME, Mode::empty())?)
     }
 
     /// Pins an open file.
@@ -96,20 +106,23 @@ impl Share {
         Ok(openat(&self.numbers, Self::number(file), PATH, Mode::empty())?)
     }
 
-    /// The attributes of `name` in `dir`.
-    pub(crate) fn entry(&self, dir: &Pin, name: &FileName) -> Result<Attr> {
-        Attr::of_entry(dir, name)
+    /// The path of a node from the share's root, as the kernel knows it: "/" for the root and for what has been moved
+    /// out of the share. ENAMETOOLONG if it has 4096 bytes or more.
+    pub(crate) fn path(&self, node: impl AsFd) -> Result<Vec<u8>> {
+        let mut path = Vec::with_capacity(PATH_MAX);
+        readlinkat_raw(&self.numbers, Self::number(node), spare_capacity(&mut path))?;
+        Ok(path)
     }
 
     /// Opens a pinned regular file or directory. Waits a little for the holder of a lease; EAGAIN when he keeps it.
-    pub(crate) fn open(&self, node: &Pin, how: OFlags) -> Result<OwnedFd> {
+    pub(crate) fn open(&self, node: impl AsFd, how: OFlags) -> Result<OwnedFd> {
         let number = Self::number(node);
         patiently(|| willing(how, |how| Ok(openat(&self.numbers, number.as_c_str(), how | ALWAYS, Mode::empty())?)))
     }
 
     /// Makes what is not there. `how` says whether by a name (O_CREAT) or without one (O_TMPFILE).
-    pub(crate) fn make(&self, dir: &Pin, name: &std::ffi::CStr, how: OFlags, mode: Mode) -> Result<OwnedFd> {
-        willing(how, |how| Ok(openat(dir, name, how | ALWAYS, mode)?))
+    pub(crate) fn make(&self, dir: impl AsFd, name: &std::ffi::CStr, how: OFlags, mode: Mode) -> Result<OwnedFd> {
+        willing(how, |how| Ok(openat(&dir, name, how | ALWAYS, mode)?))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use caps::Capability;
 use nix::libc;
+use postern_ipc::model::Model;
 use postern_policy::right::{Right, Rights};
 use postern_policy::sandbox::caps::Need;
 use postern_policy::sandbox::seccomp::{Call, Mode, bits};
@@ -102,6 +103,6 @@ const WARDEN: &[Call] = &[
 ];
 
 /// The system calls of the warden: its own, and its child's, which no list of the child's own can widen.
-pub(crate) fn warden(rights: Rights) -> Vec<Call> {
-    serve::calls(rights).into_iter().chain(WARDEN.iter().copied()).collect()
+pub(crate) fn warden(rights: Rights, model: Model) -> Vec<Call> {
+    serve::calls(rights, model).into_iter().chain(WARDEN.iter().copied()).collect()
 }

@@ -28,6 +28,7 @@ use crate::event::{Event, Others};
 use crate::guard::{self, Guard};
 use crate::identity::Identity;
 use crate::mapper::{self, Outside};
+use crate::model::{Plan, Store};
 use crate::share::Share;
 use crate::start;
 use crate::walls::{self, Walls};
@@ -44,13 +45,14 @@ const CROWDED: Duration = Duration::from_millis(50);
 pub(crate) fn run(args: &Args, socket: &UnixStream) -> Started<Ending> {
     let dir = start::shared_dir(&args.shared_dir)?;
     let identity = Identity::decide(args)?;
+    let plan = Plan::of(args)?;
     let closed = guard::closed(&dir, args.shared_dir.display(), &identity)?;
     let hello = greet(socket, &identity)?;
     log::info!("{}: {}", args.shared_dir.display(), identity.root());
     let clone = enter(args, &identity, dir)?;
     let guard = Guard::decide(args, &identity, clone.mount.source, closed);
     let host_root = identity.is_host_root();
-    let warden = Warden { args, clone, guard, channels: hello.channels, host_root };
+    let warden = Warden { args, clone, guard, plan, channels: hello.channels, host_root };
     let others = Others::new(socket).step("wait for signals")?;
     warden.confine()?;
     warden.watch(socket, &others)
@@ -130,6 +132,7 @@ struct Warden<'a> {
     args: &'a Args,
     clone: Held,
     guard: Guard,
+    plan: Option<Plan>,
     channels: u16,
     host_root: bool,
 }
@@ -140,7 +143,7 @@ impl Warden<'_> {
         sandbox::no_new_privs()?;
         caps::keep(&walls::capabilities(self.args.rights(), self.guard))?;
         Program::absent(&[libc::SYS_clone3], self.args.seccomp)?.apply()?;
-        Program::new(&walls::warden(self.args.rights()), self.args.seccomp)?.apply()
+        Program::new(&walls::warden(self.args.rights(), self.args.security_model.into()), self.args.seccomp)?.apply()
     }
 
     /// Opens the share to the server, and keeps it open.
@@ -206,6 +209,8 @@ impl Warden<'_> {
         Ok(Share {
             rights: self.args.rights(),
             guard: self.guard,
+            model: self.args.security_model.into(),
+            store: self.plan.map(Store::new),
             numbers: openat(&self.clone.proc, c"self/fd", flags, Mode::empty()).step("open /proc/self/fd")?,
             root_place: Place::of(&root).step("look at the share's root")?,
             root,
@@ -214,10 +219,9 @@ impl Warden<'_> {
     }
 
     fn welcome(&self, socket: &UnixStream, ends: &Ends) -> Result<()> {
-        send_news(
-            socket,
-            &News::Welcome(Facts { version: VERSION, readonly: self.args.readonly, host_root: self.host_root }),
-        )?;
+        let Args { readonly, security_model, .. } = *self.args;
+        let facts = Facts { version: VERSION, readonly, host_root: self.host_root, model: security_model.into() };
+        send_news(socket, &News::Welcome(facts))?;
         hand(socket, self.clone.mount.root()?.as_fd())?;
         ends.iter().try_for_each(|end| hand(socket, end.as_fd()))
     }

@@ -28,7 +28,7 @@ pub(crate) fn run(share: &Share, channels: &[Channel], walls: Walls, ready: impl
     if walls.landlock {
         enforce(Allow::Beneath { dir: share.root.as_fd(), rights: share.rights })?;
     }
-    let program = Program::new(&serve::calls(share.rights), walls.seccomp)?;
+    let program = Program::new(&serve::calls(share.rights, share.model), walls.seccomp)?;
     thread::scope(|scope| {
         let (settled, all_settled) = mpsc::channel();
         let mut starts = Vec::with_capacity(channels.len());

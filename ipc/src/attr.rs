@@ -177,12 +177,12 @@ impl std::fmt::Debug for Mode {
 
 impl Mode {
     /// The permission bits of `mode`; file type bits are cut off.
-    pub fn new(mode: u32) -> Self {
+    pub const fn new(mode: u32) -> Self {
         Self(mode & 0o7777)
     }
 
     /// 0 to 07777.
-    pub fn bits(self) -> u32 {
+    pub const fn bits(self) -> u32 {
         self.0
     }
 }

@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::errno::{Errno, Result};
 use crate::frame::{body, encode, split};
 use crate::id::{GuestGid, GuestUid};
+use crate::model::Model;
 
 /// Of the frames and the handshake together; both sides must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of every message of the handshake.
 const LENGTH: usize = 512;
 /// Most bytes of a reason.
@@ -69,6 +70,8 @@ pub struct Share {
     pub readonly: bool,
     /// Its root is the host's root.
     pub host_root: bool,
+    /// Where the guest's ownership and modes are kept.
+    pub model: Model,
 }
 
 /// Sends what opens the conversation. The kernel adds this process's credentials: in a user namespace without a map it
@@ -174,11 +177,8 @@ mod tests {
     #[test]
     fn news_come_back_as_they_went() {
         let (server, warden) = UnixStream::pair().unwrap();
-        for news in [
-            News::Renewed,
-            News::Refused("x".repeat(50)),
-            News::Welcome(Share { version: 1, readonly: true, host_root: false }),
-        ] {
+        let share = Share { version: 1, readonly: true, host_root: false, model: Model::MappedFile };
+        for news in [News::Renewed, News::Refused("x".repeat(50)), News::Welcome(share)] {
             send_news(&warden, &news).unwrap();
             assert_eq!(receive_news(&server), Ok(news));
         }

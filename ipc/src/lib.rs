@@ -16,6 +16,7 @@ pub mod errno;
 pub mod frame;
 pub mod hello;
 pub mod id;
+pub mod model;
 pub mod name;
 pub mod op;
 

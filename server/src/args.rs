@@ -191,7 +191,8 @@ pub struct ShareArgs {
     pub shared_dir: Option<PathBuf>,
     /// A helper is at the other end of this socket already; it knows the directory and what is allowed
     #[arg(long, value_name = "N", conflicts_with_all =
-        ["shared_dir", "helper", "uid_map", "gid_map", "identity", "readonly", "allow_setid", "allow_devices"])]
+        ["shared_dir", "helper", "uid_map", "gid_map", "identity", "readonly", "security_model", "fmode",
+         "dmode", "allow_setid", "allow_devices"])]
     pub sock_fd: Option<RawFd>,
     /// The helper's program [default: postern-helper beside this one, else in libexec]
     #[arg(long, value_name = "PATH")]
@@ -208,6 +209,16 @@ pub struct ShareArgs {
     /// Nothing of the share may be changed
     #[arg(long)]
     pub readonly: bool,
+    /// Where the guest's ownership and modes are kept: passthrough (in the host's inodes), none, mapped-xattr (or mapped),
+    /// mapped-links, mapped-file
+    #[arg(long, value_name = "MODEL")]
+    pub security_model: Option<String>,
+    /// Permission bits of the host's files with mapped-xattr and mapped-file, octal [default: 600]
+    #[arg(long, value_name = "MODE")]
+    pub fmode: Option<String>,
+    /// The same for directories [default: 700]
+    #[arg(long, value_name = "MODE")]
+    pub dmode: Option<String>,
     /// Set-id files of the guest may take effect on the host
     #[arg(long)]
     pub allow_setid: bool,

@@ -77,7 +77,11 @@ pub fn meet(socket: &UnixStream, channels: u16) -> Result<(Share, Walker), Fatal
     loop {
         match hear(socket)? {
             News::Mapped { uid, gid } => own = Some((Uid::from_raw(uid.0), Gid::from_raw(gid.0))),
-            News::Welcome(share) if share.version == hello::VERSION => return Ok((share, settle(own)?)),
+            News::Welcome(share) if share.version == hello::VERSION => {
+                let walker = settle(own)?;
+                // Names that lead past what is kept beside a node are not this process's to look up.
+                return Ok((share, if share.model.is_mapped() { Walker::Helper } else { walker }));
+            }
             News::Welcome(share) => {
                 let why = format!("the helper speaks version {}, the server {}", share.version, hello::VERSION);
                 return Err(Fatal::new(step, why).hint("install both from the same release"));

@@ -172,7 +172,13 @@ fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<UnixStream, Fatal> 
     for (option, values) in [("--uid-map", &share.uid_map), ("--gid-map", &share.gid_map)] {
         command.args(values.iter().flat_map(|value| [option, value]));
     }
-    command.args(share.identity.iter().flat_map(|form| ["--identity", form]));
+    let values = [
+        ("--identity", &share.identity),
+        ("--security-model", &share.security_model),
+        ("--fmode", &share.fmode),
+        ("--dmode", &share.dmode),
+    ];
+    command.args(values.iter().flat_map(|(option, value)| value.iter().flat_map(|value| [*option, value])));
     let switches = [
         ("--readonly", share.readonly),
         ("--allow-setid", share.allow_setid),

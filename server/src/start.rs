@@ -7,6 +7,7 @@ use nix::unistd::User;
 use postern_ipc::channel::{Channel, take};
 use postern_ipc::client::Links;
 use postern_ipc::hello::{self, News, receive_news};
+use postern_ipc::model::Model;
 use postern_ipc::{Errno, Result};
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::journal;
@@ -35,6 +36,8 @@ pub struct Met<'a> {
     pub readonly: bool,
     /// Its root is the host's.
     pub host_root: bool,
+    /// Where the guest's ownership and modes are kept.
+    pub model: Model,
 }
 
 impl<'a> Start<'a> {
@@ -61,11 +64,11 @@ impl<'a> Start<'a> {
         let step = "open the share";
         let root = take(&helper).step(step)?;
         let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
-        let share = Share { root, links: Arc::clone(&links), walker };
+        let hello::Share { readonly, host_root, model, .. } = facts;
+        let share = Share { root, links: Arc::clone(&links), walker, model };
         let limits = Limits { descriptors, nodes: self.process.max_nodes };
         let tree = Arc::new(Tree::new(share, limits, settings).step(step)?);
-        let hello::Share { readonly, host_root, .. } = facts;
-        Ok(Met { process: self.process, helper, links, walker, tree, readonly, host_root })
+        Ok(Met { process: self.process, helper, links, walker, tree, readonly, host_root, model })
     }
 }
 

@@ -19,6 +19,7 @@ pub struct Host {
     root: PathBuf,
     uids: Vec<Range>,
     gids: Vec<Range>,
+    kept: Option<Kept>,
 }
 
 /// What the host's stat(2) shows, with the guest's ids; `None` for an id the guest cannot have.
@@ -64,7 +65,8 @@ pub fn ids(uid: u32, gid: u32) -> (Option<u32>, Option<u32>) {
 impl Host {
     /// The view of `root` that a kind's ids give.
     pub fn new(root: PathBuf, kind: Kind) -> Self {
-        Self { root, uids: kind.uids(), gids: kind.gids() }
+        let kept = kind.security_model().map(|model| Kept { by_name: model == "mapped-file", root: root.clone() });
+        Self { root, uids: kind.uids(), gids: kind.gids(), kept }
     }
 
     /// Where a path of the share is.
@@ -75,13 +77,17 @@ impl Host {
     /// lstat(2).
     pub fn stat(&self, path: &str) -> Stat {
         let meta = fs::symlink_metadata(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let kept = |key| self.kept.as_ref().and_then(|kept| kept.read(&self.path(path), key));
         Stat {
             ino: meta.ino(),
-            mode: meta.mode(),
-            owner: (to_guest(&self.uids, meta.uid()), to_guest(&self.gids, meta.gid())),
+            mode: kept("mode").unwrap_or(meta.mode()),
+            owner: (
+                kept("uid").or_else(|| to_guest(&self.uids, meta.uid())),
+                kept("gid").or_else(|| to_guest(&self.gids, meta.gid())),
+            ),
             size: meta.size(),
             blocks: meta.blocks(),
-            nlink: meta.nlink(),
+            nlink: meta.nlink() - u64::from(meta.is_dir() && self.path(path).join(METADATA).is_dir()),
             atime: (meta.atime(), meta.atime_nsec()),
             mtime: (meta.mtime(), meta.mtime_nsec()),
             ctime: (meta.ctime(), meta.ctime_nsec()),
@@ -93,9 +99,10 @@ impl Host {
         fs::symlink_metadata(self.path(path)).is_ok()
     }
 
-    /// Names in a directory, sorted.
+    /// Names of the guest's in a directory, sorted.
     pub fn list(&self, path: &str) -> Vec<String> {
-        names(&self.path(path))
+        let own = |name: &String| self.kept.is_some() && [METADATA, METADATA_OF_ROOT].contains(&name.as_str());
+        names(&self.path(path)).into_iter().filter(|name| !own(name)).collect()
     }
 
     /// Contents of a file.
@@ -106,12 +113,14 @@ impl Host {
     /// Makes or replaces a file of the guest's root.
     pub fn write(&self, path: &str, data: &[u8]) {
         fs::write(self.path(path), data).expect(path);
+        self.adopt(path);
         self.chown(path, 0, 0);
     }
 
     /// Makes a directory of the guest's root.
     pub fn mkdir(&self, path: &str) {
         fs::create_dir(self.path(path)).expect(path);
+        self.adopt(path);
         self.chown(path, 0, 0);
     }
 
@@ -138,11 +147,26 @@ impl Host {
 
     /// Sets permission bits.
     pub fn chmod(&self, path: &str, mode: u32) {
+        if let Some(kept) = &self.kept {
+            return kept.write(&self.path(path), "mode", self.stat(path).kind() | mode);
+        }
         fs::set_permissions(self.path(path), fs::Permissions::from_mode(mode)).expect(path);
+    }
+
+    /// What is planted where the guest's attributes are kept beside belongs to whom the share's root does.
+    fn adopt(&self, path: &str) {
+        if self.kept.is_some() {
+            let root = fs::metadata(&self.root).expect("the root");
+            self.chown_host(path, root.uid(), root.gid());
+        }
     }
 
     /// Gives a file to ids of the guest.
     pub fn chown(&self, path: &str, uid: u32, gid: u32) {
+        if let Some(kept) = &self.kept {
+            kept.write(&self.path(path), "uid", uid);
+            return kept.write(&self.path(path), "gid", gid);
+        }
         self.chown_host(path, self.uid(uid), self.gid(gid));
     }
 
@@ -210,6 +234,58 @@ impl Host {
     /// Sets an extended attribute.
     pub fn setxattr(&self, path: &str, name: &str, value: &[u8]) {
         rustix::fs::lsetxattr(self.path(path), name, value, XattrFlags::empty()).expect(name);
+    }
+}
+
+/// Names that are `mapped-file`'s own.
+const METADATA: &str = ".virtfs_metadata";
+const METADATA_OF_ROOT: &str = ".virtfs_metadata_root";
+
+/// Where a mapped security model keeps the guest's attributes, as QEMU documents it.
+#[derive(Debug)]
+struct Kept {
+    by_name: bool,
+    root: PathBuf,
+}
+
+impl Kept {
+    fn read(&self, path: &Path, key: &str) -> Option<u32> {
+        if self.by_name {
+            let text = fs::read_to_string(self.file(path)).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("virtfs.{key}=")))?;
+            return line.parse::<i64>().ok().map(|value| value as u32);
+        }
+        let mut value = [0; 4];
+        rustix::fs::lgetxattr(path, format!("user.virtfs.{key}"), &mut value[..]).ok()?;
+        Some(u32::from_le_bytes(value))
+    }
+
+    /// A symbolic link of the host's has none.
+    fn write(&self, path: &Path, key: &str, value: u32) {
+        let meta = fs::symlink_metadata(path).expect("there");
+        if self.by_name {
+            let file = self.file(path);
+            let old = fs::read_to_string(&file).unwrap_or_default();
+            let others: String =
+                old.lines().filter(|l| !l.starts_with(&format!("virtfs.{key}="))).map(|l| format!("{l}\n")).collect();
+            let dir = file.parent().expect("a directory");
+            if fs::create_dir(dir).is_ok() {
+                std::os::unix::fs::chown(dir, Some(meta.uid()), Some(meta.gid())).expect("own directory");
+            }
+            fs::write(&file, format!("{others}virtfs.{key}={}\n", value as i32)).expect("a file");
+            std::os::unix::fs::chown(&file, Some(meta.uid()), Some(meta.gid())).expect("own file");
+        } else if !meta.is_symlink() {
+            let name = format!("user.virtfs.{key}");
+            rustix::fs::lsetxattr(path, name, &value.to_le_bytes(), XattrFlags::empty()).expect("an attribute");
+        }
+    }
+
+    fn file(&self, path: &Path) -> PathBuf {
+        if path.components().eq(self.root.components()) {
+            return self.root.join(METADATA_OF_ROOT);
+        }
+        let name = path.file_name().expect("a name");
+        path.parent().expect("a directory").join(METADATA).join(name)
     }
 }
 

@@ -23,6 +23,12 @@ pub enum Kind {
     P9Mapped,
     /// As [`Kind::User`], with a virtio-9p device.
     P9User,
+    /// postern with `--security-model=mapped-xattr`, started by a user without subordinate ids.
+    MappedXattr,
+    /// The same with `mapped-links`.
+    MappedLinks,
+    /// The same with `mapped-file`.
+    MappedFile,
     /// virtiofsd 1.14, started by root.
     Virtiofsd,
     /// The C virtiofsd of QEMU 7.2, started by root.
@@ -53,6 +59,8 @@ pub struct Range {
 const MAP: Range = Range { guest: 0, host: 100_000, count: 65_536 };
 /// The user whom [`Kind::User`] is tested with by root.
 const USER: &str = "postern-test";
+/// The user whom the mapped security models are tested with by root: one without subordinate ids.
+const PLAIN_USER: &str = "postern-plain";
 
 impl Kind {
     /// A share of default set-up.
@@ -80,6 +88,16 @@ impl Kind {
         matches!(self, Self::Mapped | Self::User | Self::P9Mapped | Self::P9User)
     }
 
+    /// Its security model, if it is a mapped one: the guest's ids and modes are kept beside the host's.
+    pub fn security_model(self) -> Option<&'static str> {
+        match self {
+            Self::MappedXattr => Some("mapped-xattr"),
+            Self::MappedLinks => Some("mapped-links"),
+            Self::MappedFile => Some("mapped-file"),
+            _ => None,
+        }
+    }
+
     /// Whether set-id files are refused where users of the host could run them.
     pub fn guards_host_users(self) -> bool {
         matches!(self, Self::Root | Self::Host | Self::User | Self::P9User)
@@ -90,14 +108,22 @@ impl Kind {
         self.is_postern() && self != Self::Host
     }
 
+    /// Whether device nodes can be made.
+    pub fn has_devices(self) -> bool {
+        self.security_model().is_some() || !self.in_user_namespace()
+    }
+
     /// Whether the server is started by an ordinary user.
     pub fn is_ordinary_user(self) -> bool {
-        matches!(self, Self::User | Self::P9User)
+        matches!(self, Self::User | Self::P9User) || self.security_model().is_some()
     }
 
     /// Who starts the server.
     pub fn starter(self) -> (Uid, Gid) {
-        if self.is_ordinary_user() {
+        if self.security_model().is_some() {
+            let user = plain_user();
+            (user.uid, user.gid)
+        } else if self.is_ordinary_user() {
             let user = ordinary_user();
             (user.uid, user.gid)
         } else {
@@ -160,7 +186,7 @@ impl Kind {
                 ["--uid-map", "--gid-map"].map(|map| format!("{map}=:{guest}:{host}:{count}:")).into()
             }
             Self::Host => vec!["--identity=host".into()],
-            _ => vec![],
+            _ => self.security_model().map(|model| format!("--security-model={model}")).into_iter().collect(),
         }
     }
 
@@ -199,32 +225,36 @@ pub fn bin_dir() -> PathBuf {
     std::env::var_os("POSTERN_BIN_DIR").map_or_else(beside, PathBuf::from)
 }
 
-/// The user who runs the tests, or one made for them when that is root.
+/// The user who runs the tests, or one with subordinate ids, made for them when that is root.
 fn ordinary_user() -> &'static User {
     static FOUND: OnceLock<User> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        if !geteuid().is_root() {
-            return User::from_uid(geteuid()).expect("passwd").expect("a user with a name");
-        }
-        let find = || User::from_name(USER).expect("passwd");
-        find()
-            .or_else(|| {
-                make_user();
-                find()
-            })
-            .expect("made above")
-    })
-}
-
-/// Adds the user with subordinate ids, once however many tests want it.
-fn make_user() {
     let script = format!(
         "id {USER} || useradd --no-create-home --shell /usr/sbin/nologin {USER}
          grep -q ^{USER}: /etc/subuid || usermod --add-subuids 300000-365535 {USER}
          grep -q ^{USER}: /etc/subgid || usermod --add-subgids 300000-365535 {USER}"
     );
-    let status = Command::new("flock").args(["/var/tmp", "sh", "-ec", &script]).status();
-    assert!(status.expect("flock").success(), "no user to test with");
+    FOUND.get_or_init(|| user(USER, &script))
+}
+
+/// The same without subordinate ids.
+fn plain_user() -> &'static User {
+    static FOUND: OnceLock<User> = OnceLock::new();
+    let script = format!("id {PLAIN_USER} || useradd --system --no-create-home --shell /usr/sbin/nologin {PLAIN_USER}");
+    FOUND.get_or_init(|| user(PLAIN_USER, &script))
+}
+
+/// The user who runs the tests, or when that is root one who is made by a script, once however many tests want him.
+fn user(name: &str, script: &str) -> User {
+    if !geteuid().is_root() {
+        return User::from_uid(geteuid()).expect("passwd").expect("a user with a name");
+    }
+    let find = || User::from_name(name).expect("passwd");
+    let make = || {
+        let status = Command::new("flock").args(["/var/tmp", "sh", "-ec", script]).status();
+        assert!(status.expect("flock").success(), "no user to test with");
+        find()
+    };
+    find().or_else(make).expect("made above")
 }
 
 /// Guest root is `own`, the ids above it are the subordinate ones that `file` gives `name`.

@@ -61,7 +61,8 @@ pub mod prelude {
 macro_rules! behaviour {
     ($($function:tt)*) => {
         $crate::each! { mapped Mapped, root Root, user User, host Host, p9_mapped P9Mapped, p9_user P9User,
-            virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd; $($function)* }
+            mapped_xattr MappedXattr, mapped_file MappedFile, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd;
+            $($function)* }
     };
 }
 
@@ -69,8 +70,8 @@ macro_rules! behaviour {
 #[macro_export]
 macro_rules! virtiofs {
     ($($function:tt)*) => {
-        $crate::each! { mapped Mapped, root Root, user User, host Host, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd;
-            $($function)* }
+        $crate::each! { mapped Mapped, root Root, user User, host Host, mapped_xattr MappedXattr,
+            mapped_file MappedFile, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd; $($function)* }
     };
 }
 

@@ -1,15 +1,15 @@
-//! Where the peers do not do what a local file system does, and why. What 9P has no words for is in
-//! [`v9fs::WORDLESS`](crate::v9fs::WORDLESS).
+//! Where the peers, and postern with a mapped security model, do not do what a local file system does, and why. What 9P
+//! has no words for is in [`v9fs::WORDLESS`](crate::v9fs::WORDLESS).
 //!
 //! Such a test must fail there: a row that is no longer true is an error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::Kind;
-use crate::Kind::{CVirtiofsd, Virtiofsd};
+use crate::Kind::{CVirtiofsd, MappedFile, MappedXattr, Virtiofsd};
 use crate::kernel::Wordless;
 
-/// Peers, what they lack, the behaviours that need it.
+/// Kinds, what they lack, the behaviours that need it.
 const DEVIATIONS: &[(&[Kind], &str, &[&str])] = &[
     (
         &[Virtiofsd, CVirtiofsd],
@@ -135,6 +135,54 @@ const DEVIATIONS: &[(&[Kind], &str, &[&str])] = &[
     ),
     (&[CVirtiofsd], "a lock request is EOPNOTSUPP", &["a_lock_request_is_not_implemented"]),
     (&[CVirtiofsd], "an opcode beyond the known is EIO", &["what_is_not_served_is_not_implemented"]),
+    (
+        &[MappedXattr, MappedFile],
+        "no ACLs on virtio-fs: the host would have to inherit them",
+        &[
+            "a_broken_acl_is_not_set",
+            "a_default_acl_is_inherited",
+            "a_file_has_no_default_acl",
+            "an_acl_is_kept",
+            "an_acl_is_removed",
+            "an_acl_names_the_hosts_ids_on_the_host",
+            "an_acl_set_from_outside_the_group_clears_the_set_group_id_bit",
+            "acls_are_off_unless_asked_for",
+            "an_acl_sets_the_permission_bits",
+            "chmod_changes_the_mask",
+            "the_umask_counts_without_a_default_acl",
+        ],
+    ),
+    (
+        &[MappedXattr, MappedFile],
+        "on the host a regular file of the user's own stands for what the guest makes",
+        &[
+            "a_symbolic_link_keeps_its_text",
+            "every_entry_has_its_name_inode_and_kind",
+            "what_root_makes_belongs_to_root",
+        ],
+    ),
+    (&[MappedXattr, MappedFile], "RENAME_WHITEOUT would make a device node", &["whiteout_leaves_a_whiteout"]),
+    (
+        &[MappedXattr, MappedFile],
+        "what root has mounted is not the user's to change",
+        &["what_is_mounted_below_the_share_is_read_and_changed"],
+    ),
+    (&[MappedXattr], "attributes take a block of their own", &["a_hole_can_be_punched"]),
+    (
+        &[MappedFile],
+        "what has no name has no attributes",
+        &[
+            "a_temporary_file_belongs_to_its_creator",
+            "a_temporary_file_can_be_given_a_name",
+            "a_temporary_file_has_no_name",
+            "an_exclusive_temporary_file_stays_nameless",
+        ],
+    ),
+    (
+        &[MappedFile],
+        "attributes are found by the path, of which the kernel tells 4095 bytes",
+        &["a_tree_may_be_deeper_than_a_path_is_long"],
+    ),
 ];
 
 /// Runs a behaviour on a kind, and expects it to fail where the table says so, or where it asks for something that the

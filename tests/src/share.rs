@@ -425,9 +425,13 @@ impl Scratch {
         let whole = Host::new(scratch.path(""), kind);
         if geteuid().is_root() {
             whole.chown_host("", uid.as_raw(), gid.as_raw());
+            if kind.security_model().is_some() {
+                whole.chown_host("share", uid.as_raw(), gid.as_raw());
+            }
         }
-        whole.chown("share", 0, 0);
-        whole.chmod("share", 0o777);
+        let share = Host::new(scratch.path("share"), kind);
+        share.chown("", 0, 0);
+        share.chmod("", 0o777);
         scratch
     }
 

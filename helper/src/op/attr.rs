@@ -3,8 +3,9 @@
 use std::os::fd::OwnedFd;
 
 use nix::libc;
-use postern_ipc::attr::{Attr, Changes, Mode, TimeChange};
+use postern_ipc::attr::{Changes, Mode, TimeChange};
 use postern_ipc::id::Caller;
+use postern_ipc::model::Model;
 use postern_ipc::op::{Answer, SetAttr};
 use postern_ipc::{Errno, Result};
 use postern_policy::right::Right;
@@ -40,11 +41,13 @@ impl Serve for SetAttr {
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let Changes { uid, gid, mode, size, atime, mtime, kill_setid } = self.changes;
-        if uid.is_some() || gid.is_some() {
-            own(&node, uid.map(|uid| uid.0), gid.map(|gid| gid.0))?;
-        }
-        if let Some(mode) = mode {
-            permit(&node, mode, share)?;
+        if !share.change(&node, &self.changes, |mode| chmod(&node, mode, share))? {
+            if uid.is_some() || gid.is_some() {
+                own(&node, uid.map(|uid| uid.0), gid.map(|gid| gid.0), share)?;
+            }
+            if let Some(mode) = mode {
+                permit(&node, mode, share)?;
+            }
         }
         if let Some(size) = size {
             resize(&node, size, kill_setid, share)?;
@@ -53,15 +56,19 @@ impl Serve for SetAttr {
             let times = Timestamps { last_access: time(atime), last_modification: time(mtime) };
             utimensat(&node, c"", &times, AtFlags::EMPTY_PATH)?;
         }
-        Ok((Attr::of(&node)?, [], vec![]))
+        Ok((share.attr(&node)?, [], vec![]))
     }
 }
 
-fn own(node: &Pin, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+fn own(node: &Pin, uid: Option<u32>, gid: Option<u32>, share: &Share) -> Result<()> {
     if uid == Some(KEEP) || gid == Some(KEEP) {
         return Err(Errno::EINVAL);
     }
-    Ok(chownat(node, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)?)
+    match chownat(node, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH).map_err(Errno::from) {
+        // An owner that cannot be had is not missed.
+        Err(Errno::EPERM | Errno::EINVAL) if share.model == Model::None => Ok(()),
+        owned => owned,
+    }
 }
 
 /// EOPNOTSUPP for a symbolic link, as every kernel from 6.6 on says.
@@ -72,12 +79,16 @@ fn permit(node: &Pin, mode: Mode, share: &Share) -> Result<()> {
     if !node.is_dir() {
         share.guard.file_mode(mode)?;
     }
+    chmod(node, mode, share)
+}
+
+fn chmod(node: &Pin, mode: Mode, share: &Share) -> Result<()> {
     Ok(chmodat(&share.numbers, Share::number(node), rustix::fs::Mode::from_raw_mode(mode.bits()), AtFlags::empty())?)
 }
 
 /// By opening, because truncate(2) would wait for the holder of a lease.
 fn resize(node: &Pin, size: u64, kill_setid: bool, share: &Share) -> Result<()> {
-    node.require_file().map_err(|errno| if errno == Errno::EISDIR { errno } else { Errno::EINVAL })?;
+    share.require_file(node).map_err(|errno| if errno == Errno::EISDIR { errno } else { Errno::EINVAL })?;
     let file = share.open(node, OFlags::WRONLY)?;
     keep::setid(&file, kill_setid, share, || Ok(ftruncate(&file, size)?))
 }

@@ -3,15 +3,18 @@
 use std::os::fd::OwnedFd;
 
 use nix::libc;
-use postern_ipc::attr::{Attr, Mode, NodeKind, OpenFlags};
+use postern_ipc::attr::{Dev, Mode, NodeKind, OpenFlags};
 use postern_ipc::id::Caller;
+use postern_ipc::name::FileName;
 use postern_ipc::op::{Answer, Create, Link, Mkdir, Mknod, Symlink, TmpFile};
 use postern_ipc::{Errno, Result};
 use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
-use rustix::fs::{AtFlags, Dev, FileType, OFlags, linkat, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{AtFlags, FileType, OFlags, linkat, makedev, mkdirat, mknodat, symlinkat};
+use rustix::io::pwrite;
 
 use crate::caller;
+use crate::model::{self, Birth};
 use crate::op::{keep, open};
 use crate::pin::{Disbelief, Pin};
 use crate::serve::Serve;
@@ -32,23 +35,28 @@ impl Serve for Create {
         keep::CALLS,
     ];
 
+    fn makes(&self) -> Option<&FileName> {
+        Some(&self.name)
+    }
+
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        share.guard.file_mode(self.mode)?;
+        share.permit_mode(self.mode)?;
+        let birth = Birth::of(share, &dir, caller, (libc::S_IFREG, None), self.mode, self.umask)?;
         let how = open::how(self.flags)? | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let make = || share.make(&dir, self.name.as_c_str(), how, bits(self.mode));
         for _ in 0..TRIES {
-            match caller::run(caller, self.umask, make) {
+            match birth.run(|| share.make(&dir, self.name.as_c_str(), how, bits(birth.mode))) {
                 Err(Errno::EEXIST) if !self.flags.contains(OpenFlags::EXCL) => {}
                 made => {
                     let file = made?;
-                    return Ok((Attr::of(&file)?, [file], vec![]));
+                    birth.keep(share, &file, &dir, &self.name)?;
+                    return Ok((share.attr_at(&file, &dir, &self.name)?, [file], vec![]));
                 }
             }
             match open_existing(&self, &dir, share) {
                 Err(Errno::ENOENT) => {}
                 opened => {
                     let file = opened?;
-                    return Ok((Attr::of(&file)?, [file], vec![]));
+                    return Ok((share.attr_at(&file, &dir, &self.name)?, [file], vec![]));
                 }
             }
         }
@@ -71,15 +79,20 @@ impl Serve for TmpFile {
         &[&[share::TMPFILE, share::BLOCKING, share::PIN_AGAIN, share::STAT], caller::CALLS];
 
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        share.guard.file_mode(self.mode)?;
+        share.permit_mode(self.mode)?;
         if !self.flags.contains(OpenFlags::WRITE) {
             return Err(Errno::EINVAL);
         }
+        if share.model.keeps_by_name() && dir.is_dir() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let birth = Birth::of(share, &dir, caller, (libc::S_IFREG, None), self.mode, self.umask)?;
         let linkable = if self.flags.contains(OpenFlags::EXCL) { OFlags::EXCL } else { OFlags::empty() };
         let how = open::how(self.flags)? | OFlags::TMPFILE | linkable;
-        let file = caller::run(caller, self.umask, || share.make(&dir, c".", how, bits(self.mode)))?;
+        let file = birth.run(|| share.make(&dir, c".", how, bits(birth.mode)))?;
+        birth.keep_nameless(share, &file)?;
         let node = share.pin_again(&file)?;
-        Ok((Attr::of(&node)?, [node, file], vec![]))
+        Ok((share.attr(&node)?, [node, file], vec![]))
     }
 }
 
@@ -88,9 +101,14 @@ impl Serve for Mkdir {
     const CALLS: &'static [&'static [Call]] =
         &[&[Call::at(libc::SYS_mkdirat, "makes a directory"), share::STAT], caller::CALLS];
 
+    fn makes(&self) -> Option<&FileName> {
+        Some(&self.name)
+    }
+
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        caller::run(caller, self.umask, || Ok(mkdirat(&dir, self.name.as_c_str(), bits(self.mode))?))?;
-        Ok((share.entry(&dir, &self.name)?, [], vec![]))
+        let birth = Birth::of(share, &dir, caller, (libc::S_IFDIR, None), self.mode, self.umask)?;
+        birth.run(|| Ok(mkdirat(&dir, self.name.as_c_str(), bits(birth.mode))?))?;
+        Ok((birth.named(share, &dir, &self.name)?, [], vec![]))
     }
 }
 
@@ -101,23 +119,32 @@ impl Serve for Mknod {
         caller::CALLS,
     ];
 
+    fn makes(&self) -> Option<&FileName> {
+        Some(&self.name)
+    }
+
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        share.guard.node(self.kind)?;
-        share.guard.file_mode(self.mode)?;
+        share.permit_mode(self.mode)?;
         let (kind, dev) = node(self.kind);
-        let make = || Ok(mknodat(&dir, self.name.as_c_str(), kind, bits(self.mode), dev)?);
-        caller::run(caller, self.umask, make)?;
-        Ok((share.entry(&dir, &self.name)?, [], vec![]))
+        let birth = Birth::of(share, &dir, caller, (kind.as_raw_mode(), Some(dev)), self.mode, self.umask)?;
+        let (kind, dev) = if share.model.is_mapped() {
+            (FileType::RegularFile, 0)
+        } else {
+            share.guard.node(self.kind)?;
+            (kind, makedev(dev.major, dev.minor))
+        };
+        birth.run(|| Ok(mknodat(&dir, self.name.as_c_str(), kind, bits(birth.mode), dev)?))?;
+        Ok((birth.named(share, &dir, &self.name)?, [], vec![]))
     }
 }
 
 fn node(kind: NodeKind) -> (FileType, Dev) {
     match kind {
-        NodeKind::File => (FileType::RegularFile, 0),
-        NodeKind::Fifo => (FileType::Fifo, 0),
-        NodeKind::Socket => (FileType::Socket, 0),
-        NodeKind::Char(dev) => (FileType::CharacterDevice, makedev(dev.major, dev.minor)),
-        NodeKind::Block(dev) => (FileType::BlockDevice, makedev(dev.major, dev.minor)),
+        NodeKind::File => (FileType::RegularFile, Dev::default()),
+        NodeKind::Fifo => (FileType::Fifo, Dev::default()),
+        NodeKind::Socket => (FileType::Socket, Dev::default()),
+        NodeKind::Char(dev) => (FileType::CharacterDevice, dev),
+        NodeKind::Block(dev) => (FileType::BlockDevice, dev),
     }
 }
 
@@ -126,9 +153,24 @@ impl Serve for Symlink {
     const CALLS: &'static [&'static [Call]] =
         &[&[Call::any(libc::SYS_symlinkat, "makes a symbolic link").descriptor(1), share::STAT], caller::CALLS];
 
+    fn makes(&self) -> Option<&FileName> {
+        Some(&self.name)
+    }
+
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        let make = || Ok(symlinkat(self.target.as_c_str(), &dir, self.name.as_c_str())?);
-        caller::run(caller, Mode::new(0), make)?;
+        let birth = Birth::of(share, &dir, caller, (libc::S_IFLNK, None), Mode::new(0o777), Mode::new(0))?;
+        if birth.is_kept() {
+            let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            let file = birth.run(|| share.make(&dir, self.name.as_c_str(), how, bits(birth.mode)))?;
+            birth.keep(share, &file, &dir, &self.name)?;
+            let target = self.target.as_c_str().to_bytes();
+            if pwrite(&file, target, 0).map_err(Errno::from) != Ok(target.len()) {
+                model::unlink(share, &dir, &self.name)?;
+                return Err(Errno::ENOSPC);
+            }
+        } else {
+            birth.run(|| Ok(symlinkat(self.target.as_c_str(), &dir, self.name.as_c_str())?))?;
+        }
         Ok((share.entry(&dir, &self.name)?, [], vec![]))
     }
 }
@@ -138,10 +180,15 @@ impl Serve for Link {
     const CALLS: &'static [&'static [Call]] =
         &[&[Call::at(libc::SYS_linkat, "gives a node another name, through its number").descriptor(2), share::STAT]];
 
+    fn makes(&self) -> Option<&FileName> {
+        Some(&self.name)
+    }
+
     /// By number: AT_EMPTY_PATH is refused in a user namespace.
     fn serve(self, [node, dir]: [Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let (number, name) = (Share::number(&node), self.name.as_c_str());
-        linkat(&share.numbers, number, &dir, name, AtFlags::SYMLINK_FOLLOW)?;
-        Ok((Attr::of(&node)?, [], vec![]))
+        let link = || Ok(linkat(&share.numbers, number, &dir, name, AtFlags::SYMLINK_FOLLOW)?);
+        model::link(share, &node, (&dir, &self.name), link)?;
+        Ok((share.attr_at(&node, &dir, &self.name)?, [], vec![]))
     }
 }

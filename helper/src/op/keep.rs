@@ -72,6 +72,9 @@ pub(crate) fn disarm(node: &Pin, file: &OwnedFd, share: &Share) -> Result<()> {
 /// Cuts an opened file to nothing, as O_TRUNC does.
 pub(crate) fn truncate(node: &Pin, flags: OpenFlags, file: &OwnedFd, share: &Share) -> Result<()> {
     let kill = flags.contains(OpenFlags::KILL_SETID);
+    if kill {
+        share.kill_setid(node)?;
+    }
     if flags.contains(OpenFlags::WRITE) {
         return setid(file, kill, share, || Ok(ftruncate(file, 0)?));
     }
@@ -80,7 +83,7 @@ pub(crate) fn truncate(node: &Pin, flags: OpenFlags, file: &OwnedFd, share: &Sha
 }
 
 fn writable(node: &Pin, share: &Share) -> Result<OwnedFd> {
-    node.require_file()?;
+    share.require_file(node)?;
     share.open(node, OFlags::WRONLY)
 }
 
@@ -112,7 +115,7 @@ impl Serve for CopyRange {
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_copy_file_range, "copies"), share::READ], CALLS];
 
     fn serve(self, [from, to]: [Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        from.require_file()?;
+        share.require_file(&from)?;
         let (from, to) = (share.open(&from, OFlags::RDONLY)?, writable(&to, share)?);
         let length = usize::try_from(self.length.min(COPY_MAX)).map_err(|_| Errno::EINVAL)?;
         let (mut from_offset, mut to_offset) = (self.from_offset, self.to_offset);

@@ -3,10 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use nix::libc;
-use postern_ipc::Errno;
-use postern_ipc::attr::Attr;
 use postern_ipc::id::Caller;
-use postern_ipc::name::TARGET_MAX;
+use postern_ipc::name::{FileName, TARGET_MAX};
 use postern_ipc::op::{Answer, Lookup, Readlink, Stat};
 use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
@@ -20,9 +18,13 @@ impl Serve for Lookup {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[share::PIN_NAME, share::STAT]];
 
+    fn finds(&self) -> Option<&FileName> {
+        Some(&self.name)
+    }
+
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let node = share.pin_name(&dir, &self.name)?;
-        Ok((Attr::of(&node)?, [node], vec![]))
+        Ok((share.attr_at(&node, &dir, &self.name)?, [node], vec![]))
     }
 }
 
@@ -30,8 +32,8 @@ impl Serve for Stat {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[share::STAT]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        Ok((Attr::of(&node)?, [], vec![]))
+    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        Ok((share.attr(&node)?, [], vec![]))
     }
 }
 
@@ -39,12 +41,13 @@ impl Serve for Readlink {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_readlinkat, "reads a symbolic link")]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        if !node.is_symlink() {
-            return Err(Errno::EINVAL);
-        }
+    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let mut target = Vec::with_capacity(TARGET_MAX);
-        readlinkat_raw(&node, c"", rustix::buffer::spare_capacity(&mut target))?;
+        if node.is_symlink() {
+            readlinkat_raw(&node, c"", rustix::buffer::spare_capacity(&mut target))?;
+        } else {
+            share.read_link(&node, &mut target)?;
+        }
         Ok(((), [], target))
     }
 }

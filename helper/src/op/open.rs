@@ -44,7 +44,7 @@ impl Serve for OpenDir {
 
 /// Opens a regular file. Truncating is a step of its own, so that set-id bits are judged by who asked.
 pub(crate) fn file(node: &Pin, flags: OpenFlags, share: &Share) -> Result<OwnedFd> {
-    node.require_file()?;
+    share.require_file(node)?;
     let file = share.open(node, how(flags)?)?;
     if flags.contains(OpenFlags::WRITE) {
         keep::disarm(node, &file, share)?;

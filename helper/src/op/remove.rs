@@ -3,14 +3,16 @@
 use std::os::fd::OwnedFd;
 
 use nix::libc;
+use postern_ipc::attr::Attr;
 use postern_ipc::id::Caller;
 use postern_ipc::name::FileName;
 use postern_ipc::op::{Answer, Rename, Rmdir, Unlink};
 use postern_ipc::{Errno, Result};
 use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
-use rustix::fs::{AtFlags, RenameFlags, renameat_with, unlinkat};
+use rustix::fs::RenameFlags;
 
+use crate::model;
 use crate::pin::Pin;
 use crate::serve::Serve;
 use crate::share::{self, Share};
@@ -20,7 +22,7 @@ const UNLINK: Call = Call::at(libc::SYS_unlinkat, "removes a name");
 /// EBUSY for a mount point. The kernel says so for those of the caller's mount namespace only, and the clone is in none:
 /// a mount point would go, and with it, on the host too, what is mounted there.
 fn stays(share: &Share, dir: &Pin, name: &FileName) -> Result<()> {
-    let mounted = share.mounts.len() > 1 && share.entry(dir, name).is_ok_and(|attr| attr.mount_root);
+    let mounted = share.mounts.len() > 1 && Attr::of_entry(dir, name).is_ok_and(|attr| attr.mount_root);
     if mounted { Err(Errno::EBUSY) } else { Ok(()) }
 }
 
@@ -28,9 +30,13 @@ impl Serve for Unlink {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[&[UNLINK, share::STAT]];
 
+    fn finds(&self) -> Option<&FileName> {
+        Some(&self.name)
+    }
+
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         stays(share, &dir, &self.name)?;
-        unlinkat(&dir, self.name.as_c_str(), AtFlags::empty())?;
+        model::unlink(share, &dir, &self.name)?;
         Ok(((), [], vec![]))
     }
 }
@@ -39,9 +45,13 @@ impl Serve for Rmdir {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[&[UNLINK, share::STAT]];
 
+    fn finds(&self) -> Option<&FileName> {
+        Some(&self.name)
+    }
+
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         stays(share, &dir, &self.name)?;
-        unlinkat(&dir, self.name.as_c_str(), AtFlags::REMOVEDIR)?;
+        model::remove_dir(share, &dir, &self.name)?;
         Ok(((), [], vec![]))
     }
 }
@@ -51,11 +61,23 @@ impl Serve for Rename {
     const CALLS: &'static [&'static [Call]] =
         &[&[Call::at(libc::SYS_renameat2, "moves a name").descriptor(2), share::STAT]];
 
+    fn finds(&self) -> Option<&FileName> {
+        Some(&self.name)
+    }
+
+    fn makes(&self) -> Option<&FileName> {
+        Some(&self.new_name)
+    }
+
     fn serve(self, [dir, new_dir]: [Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         stays(share, &dir, &self.name)?;
         stays(share, &new_dir, &self.new_name)?;
         let flags = RenameFlags::from_bits_retain(self.flags.bits());
-        renameat_with(&dir, self.name.as_c_str(), &new_dir, self.new_name.as_c_str(), flags)?;
+        if flags.contains(RenameFlags::WHITEOUT) && share.model.is_mapped() {
+            // It would be a device node of the host.
+            return Err(Errno::EINVAL);
+        }
+        model::rename(share, (&dir, &self.name), (&new_dir, &self.new_name), flags)?;
         Ok(((), [], vec![]))
     }
 }

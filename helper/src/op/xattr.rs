@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::libc;
-use postern_ipc::attr::{Attr, XattrFlags};
+use postern_ipc::attr::{Changes, Mode as Bits, XattrFlags};
 use postern_ipc::frame::DATA_MAX;
 use postern_ipc::id::Caller;
 use postern_ipc::name::XattrName;
@@ -19,6 +19,7 @@ use rustix::fs::{
 };
 
 use crate::guard::SETID;
+use crate::model;
 use crate::pin::Pin;
 use crate::serve::Serve;
 use crate::share::{self, Share};
@@ -53,9 +54,13 @@ impl Serve for GetXattr {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_getxattr, "reads an attribute")]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         require(&self.name)?;
-        let (number, name) = (Share::number(&node), self.name.as_c_str());
+        if model::hidden(share.model, &self.name) {
+            return Err(Errno::ENODATA);
+        }
+        let name = model::xattr_name(share.model, &self.name)?;
+        let (number, name) = (Share::number(&node), name.as_c_str());
         if self.size == 0 {
             return Ok((length(getxattr_query(number, name)?)?, [], vec![]));
         }
@@ -69,7 +74,15 @@ impl Serve for ListXattr {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_listxattr, "lists attributes")]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        if share.model.is_mapped() {
+            let names = shown(&node, share)?;
+            return match (self.size, length(names.len())?) {
+                (0, length) => Ok((length, [], vec![])),
+                (size, length) if size < length => Err(Errno::ERANGE),
+                (_, length) => Ok((length, [], names)),
+            };
+        }
         if self.size == 0 {
             return Ok((length(listxattr_query(Share::number(&node))?)?, [], vec![]));
         }
@@ -77,6 +90,28 @@ impl Serve for ListXattr {
         listxattr(Share::number(&node), spare_capacity(&mut names))?;
         Ok((length(names.len())?, [], names))
     }
+}
+
+/// The names that are the guest's.
+fn shown(node: &Pin, share: &Share) -> Result<Vec<u8>> {
+    let mut names = room(u32::MAX);
+    listxattr(Share::number(node), spare_capacity(&mut names))?;
+    Ok(model::shown_xattrs(share.model, &names))
+}
+
+/// The host's name of an attribute that is to be changed. EPERM for one of the model's own, and for a `user.*` one of
+/// what a file only stands for. xattr(7): "user attributes are allowed only for regular files and directories"
+fn changeable(node: &Pin, name: &XattrName, share: &Share) -> Result<XattrName> {
+    require(name)?;
+    let special = || Ok::<_, Errno>(!matches!(share.attr(node)?.kind(), libc::S_IFREG | libc::S_IFDIR));
+    if model::hidden(share.model, name) || share.model.is_mapped() && is_users(name) && special()? {
+        return Err(Errno::EPERM);
+    }
+    model::xattr_name(share.model, name)
+}
+
+fn is_users(name: &XattrName) -> bool {
+    name.as_bytes().starts_with(b"user.")
 }
 
 impl Serve for SetXattr {
@@ -88,10 +123,10 @@ impl Serve for SetXattr {
     ]];
 
     fn serve(self, [node]: [Pin; 1], data: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        require(&self.name)?;
+        let name = changeable(&node, &self.name, share)?;
         share.guard.xattr(&self.name)?;
         let flags = HostFlags::from_bits_retain(self.flags.difference(XattrFlags::KILL_SGID).bits());
-        setxattr(Share::number(&node), self.name.as_c_str(), data, flags)?;
+        setxattr(Share::number(&node), name.as_c_str(), data, flags)?;
         if self.flags.contains(XattrFlags::KILL_SGID) {
             kill_sgid(&node, share)?;
         }
@@ -101,8 +136,12 @@ impl Serve for SetXattr {
 
 /// The guest's kernel has judged that whoever set the ACL is not of the file's group.
 fn kill_sgid(node: &Pin, share: &Share) -> Result<()> {
-    let mode = Attr::of(node)?.mode & 0o7777;
+    let mode = share.attr(node)?.mode & 0o7777;
     if mode & libc::S_ISGID == 0 {
+        return Ok(());
+    }
+    let kept = Changes { mode: Some(Bits::new(mode & !libc::S_ISGID)), ..Changes::default() };
+    if share.change(node, &kept, |_| Ok(()))? {
         return Ok(());
     }
     let taken = if share.guard.setid { libc::S_ISGID } else { SETID };
@@ -114,9 +153,9 @@ impl Serve for RemoveXattr {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_removexattr, "removes an attribute")]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], _: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        require(&self.name)?;
-        removexattr(Share::number(&node), self.name.as_c_str())?;
+    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let name = changeable(&node, &self.name, share)?;
+        removexattr(Share::number(&node), name.as_c_str())?;
         Ok(((), [], vec![]))
     }
 }

@@ -51,6 +51,11 @@ impl OpenFile {
         self.setid.load(Ordering::Relaxed)
     }
 
+    /// It got set-id bits after it was opened.
+    fn got_setid(&self) {
+        self.setid.store(self.writable, Ordering::Relaxed);
+    }
+
     /// A write took the set-id bits away.
     pub fn lost_setid(&self) {
         self.setid.store(false, Ordering::Relaxed);
@@ -106,6 +111,11 @@ impl Files {
             open.insert(Fh(*last), Arc::new(file));
             Fh(*last)
         })
+    }
+
+    /// A node got set-id bits: all who have it open for writing are to know.
+    pub fn got_setid(&self, node: NodeId) {
+        self.with(|(open, _)| open.values().filter(|file| file.node == node).for_each(|file| file.got_setid()));
     }
 
     /// What a handle stands for.

@@ -28,6 +28,8 @@ pub struct Nodes {
     most: usize,
     /// It was said that there are too many.
     told: AtomicBool,
+    /// What a node is depends on the name by which its descriptor was opened.
+    by_name: bool,
 }
 
 struct Table {
@@ -124,7 +126,8 @@ impl Nodes {
         let table = self.lock();
         let root = table.nodes.get(&ROOT).ok_or(Errno::ESTALE)?;
         let pin = root.pin.clone().ok_or(Errno::ESTALE)?;
-        Ok(Self::of(pin, root.identity, most_held, self.most, Arc::clone(&table.common)))
+        let beside = Self::of(pin, root.identity, most_held, self.most, Arc::clone(&table.common));
+        Ok(beside.by_name(self.by_name))
     }
 
     fn of(root: Arc<OwnedFd>, identity: Identity, most_held: usize, most: usize, common: Arc<Common>) -> Self {
@@ -136,7 +139,14 @@ impl Nodes {
             clock: VecDeque::new(),
             common,
         };
-        Self { table: Mutex::new(table), most_held, most, told: AtomicBool::new(false) }
+        Self { table: Mutex::new(table), most_held, most, told: AtomicBool::new(false), by_name: false }
+    }
+
+    /// What a node is depends on the name by which its descriptor was opened: of a file with several, that by which it
+    /// was seen last.
+    #[must_use]
+    pub fn by_name(self, by_name: bool) -> Self {
+        Self { by_name, ..self }
     }
 
     /// The file system that a node is of.
@@ -181,7 +191,15 @@ impl Nodes {
     /// # Errors
     /// ENFILE if it is one too many.
     pub fn found(&self, parent: NodeId, name: &FileName, attr: &Attr) -> Result<NodeId> {
-        let found = self.lock().found(Some(Seen::new(parent, name)), Identity::of(attr), self.most);
+        let mut table = self.lock();
+        let seen = Seen::new(parent, name);
+        let known =
+            table.by_identity.get(&attr.id).and_then(|id| table.nodes.get(id)).and_then(|node| node.seen.as_ref());
+        let other = !known.is_some_and(|known| known.is(parent, name));
+        let found = table.found(Some(seen), Identity::of(attr), self.most);
+        let spare = found.filter(|_| other && self.by_name).and_then(|node| table.unpin(node));
+        drop(table);
+        drop(spare);
         found.ok_or_else(|| self.full())
     }
 
@@ -264,7 +282,8 @@ impl Nodes {
             gone = table.sweep(parent);
         }
         // Only now: what has a name would be the first to give its descriptor back.
-        let spare = table.hold(node, &pin, self.most_held);
+        let other_name = !known && self.by_name;
+        let spare = if other_name { Vec::new() } else { table.hold(node, &pin, self.most_held) };
         drop(table);
         drop((gone, spare));
     }
@@ -381,6 +400,13 @@ impl Table {
             self.by_identity.remove(&node.identity.id);
         }
         Some(node)
+    }
+
+    /// Takes a node's descriptor away: it is opened again by name.
+    fn unpin(&mut self, node: NodeId) -> Option<Arc<OwnedFd>> {
+        let pin = self.nodes.get_mut(&node).filter(|_| node != ROOT)?.pin.take()?;
+        self.clock.retain(|held| *held != node);
+        Some(pin)
     }
 
     /// Keeps `pin` for `node`, unless it is held already. What has become too many is dropped by the caller, outside the

@@ -8,6 +8,7 @@ use postern_ipc::attr::{Attr, Changes, Dev, Mode, NodeKind, OpenFlags, RenameFla
 use postern_ipc::client::Links;
 use postern_ipc::frame::DATA_MAX;
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
+use postern_ipc::model::Model;
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::{self, Fsx, Op};
 use postern_ipc::{Errno, Result};
@@ -38,6 +39,7 @@ pub struct Tree {
     views: Arc<Views>,
     /// Most descriptors of nodes that all views hold together.
     for_views: usize,
+    model: Model,
 }
 
 /// What the helper's side gave.
@@ -48,6 +50,8 @@ pub struct Share {
     pub links: Arc<Links>,
     /// Who looks names up.
     pub walker: Walker,
+    /// Where the guest's ownership and modes are kept.
+    pub model: Model,
 }
 
 /// How the share is shown and written.
@@ -81,7 +85,7 @@ impl Tree {
     /// # Errors
     /// Those of statx(2).
     pub fn new(share: Share, limits: Limits, settings: Settings) -> Result<Self> {
-        let Share { root, links, walker } = share;
+        let Share { root, links, walker, model } = share;
         let walk = Walk::new(Arc::clone(&links), walker);
         let attr = walk.attr(root.as_fd())?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -89,7 +93,7 @@ impl Tree {
         let rest = limits.descriptors.saturating_sub(OTHERS).saturating_sub(for_locks);
         let part = count(if settings.alone { rest / 4 } else { rest / 2 });
         Ok(Self {
-            nodes: Nodes::new(root, &attr, part, count(limits.nodes)),
+            nodes: Nodes::new(root, &attr, part, count(limits.nodes)).by_name(model.keeps_by_name()),
             files: Arc::new(Files::new(part)),
             locks: Arc::new(Locks::new(count(for_locks))),
             walk,
@@ -98,6 +102,7 @@ impl Tree {
             writeout: settings.writeout,
             views: Arc::default(),
             for_views: part,
+            model,
         })
     }
 
@@ -238,6 +243,11 @@ impl Tree {
         if handle.object == Object::File { self.files.get(handle) } else { Err(Errno::EBADF) }
     }
 
+    /// A write of this process's own would take set-id bits away that are to stay. Those that are kept elsewhere it cannot.
+    fn keeps_setid(&self, file: &OpenFile) -> bool {
+        file.has_setid() && !self.model.is_mapped()
+    }
+
     /// Writes through the helper, which may keep set-id bits.
     fn write_keeping(&self, file: &OpenFile, offset: u64, from: &mut dyn Source) -> Result<usize> {
         let pin = self.pin(file.node)?;
@@ -279,15 +289,23 @@ impl Listed<'_> {
             return Ok(false);
         }
         let Self { tree, node, dev, pin, detail } = *self;
+        if tree.model.hides(raw.name) {
+            return Ok(true);
+        }
         let ino = tree.devices.number(dev, raw.ino)?;
-        let mut dirent = Dirent { ino, next: raw.next, kind: raw.kind, name: raw.name, entry: None };
+        // A regular file may stand for anything.
+        let kind = if tree.model.is_mapped() && raw.kind == libc::DT_REG { libc::DT_UNKNOWN } else { raw.kind };
+        let mut dirent = Dirent { ino, next: raw.next, kind, name: raw.name, entry: None };
         if let (true, Ok(name)) = (detail == Detail::Entries || tree.devices.hides(), FileName::new(raw.name)) {
             let looked = tree.walk.stat(pin.as_fd(), &name).and_then(|attr| match detail {
                 Detail::Entries => tree.entry(node, &name, attr).map(Some),
                 Detail::Names => tree.devices.shown(attr).map(|_| None),
             });
             match looked {
-                Ok(entry) => dirent.entry = entry,
+                Ok(entry) => {
+                    dirent.kind = entry.map_or(dirent.kind, |entry| dirent_kind(&entry.attr));
+                    dirent.entry = entry;
+                }
                 Err(Errno::ENOENT | Errno::ENODEV) => return Ok(true),
                 Err(_) => {}
             }
@@ -295,6 +313,11 @@ impl Listed<'_> {
         to.push(&dirent);
         Ok(true)
     }
+}
+
+/// readdir(3): DT_*, which are the type bits of a mode shifted by twelve.
+fn dirent_kind(attr: &Attr) -> u8 {
+    u8::try_from(attr.kind() >> 12).unwrap_or(libc::DT_UNKNOWN)
 }
 
 impl Fs for Tree {
@@ -375,6 +398,9 @@ impl Fs for Tree {
             return Err(Errno::EINVAL);
         }
         let attr = self.ask(node, &op::SetAttr { changes: *changes }, |attr, _, _| attr)?;
+        if attr.has_setid() {
+            self.files.got_setid(node);
+        }
         self.devices.shown(attr)
     }
 
@@ -533,9 +559,13 @@ impl Fs for Tree {
             return Err(Errno::EAGAIN);
         }
         if kill_setid && file.has_setid() {
+            if self.model.is_mapped() {
+                let changes = Changes { kill_setid, ..Changes::default() };
+                self.ask(file.node, &op::SetAttr { changes }, |_, _, _| ())?;
+            }
             file.lost_setid();
         }
-        let wrote = if file.has_setid() {
+        let wrote = if self.keeps_setid(&file) {
             self.write_keeping(&file, offset, from)?
         } else {
             from.write_to(file.as_fd(), offset)?
@@ -552,7 +582,7 @@ impl Fs for Tree {
 
     fn fallocate(&self, file: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
         let file = self.files.get(file)?;
-        if file.has_setid() {
+        if self.keeps_setid(&file) {
             let op = op::Fallocate { mode, offset, length };
             return self.ask(file.node, &op, |(), _, _| ());
         }
@@ -571,7 +601,7 @@ impl Fs for Tree {
 
     fn copy_range(&self, from: Spot, to: Spot, length: u64) -> Result<u64> {
         let (source, target) = (self.files.get(from.file)?, self.files.get(to.file)?);
-        let copied = if target.has_setid() {
+        let copied = if self.keeps_setid(&target) {
             let (a, b) = (self.pin(source.node)?, self.pin(target.node)?);
             let op = op::CopyRange { from_offset: from.offset, to_offset: to.offset, length };
             self.call(&op, &[a.as_fd(), b.as_fd()], b"", |copied, [], _| copied)?

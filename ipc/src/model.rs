@@ -1,0 +1,67 @@
+//! The security models: where the guest's ownership and modes are kept. Names and formats are those of QEMU's 9p.
+
+use serde::{Deserialize, Serialize};
+
+/// Directory of the attributes that [`Model::MappedFile`] keeps of the other entries of the same directory.
+pub const METADATA: &std::ffi::CStr = c".virtfs_metadata";
+/// File of those of the share's root.
+pub const METADATA_OF_ROOT: &std::ffi::CStr = c".virtfs_metadata_root";
+
+/// Where the guest's ownership and modes are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Model {
+    /// In the host's inodes.
+    #[default]
+    Passthrough,
+    /// In the host's inodes as far as they can be had; an owner that cannot is not missed.
+    None,
+    /// In `user.virtfs.*` attributes of files and directories that are the helper's own.
+    MappedXattr,
+    /// The same, but symbolic links and permission bits are real where the host can.
+    MappedLinks,
+    /// In files of a directory beside.
+    MappedFile,
+}
+
+impl Model {
+    /// Attributes are the helper's to tell: those of the host's inodes are not the guest's.
+    pub fn is_mapped(self) -> bool {
+        matches!(self, Self::MappedXattr | Self::MappedLinks | Self::MappedFile)
+    }
+
+    /// They are kept by name: without its name, a node has none.
+    pub fn keeps_by_name(self) -> bool {
+        self == Self::MappedFile
+    }
+
+    /// Such a name is the model's own, and none of the guest's.
+    pub fn hides(self, name: &[u8]) -> bool {
+        self == Self::MappedFile && (name == METADATA.to_bytes() || name == METADATA_OF_ROOT.to_bytes())
+    }
+}
+
+/// As on the command line.
+impl std::fmt::Display for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Passthrough => "passthrough",
+            Self::None => "none",
+            Self::MappedXattr => "mapped-xattr",
+            Self::MappedLinks => "mapped-links",
+            Self::MappedFile => "mapped-file",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_two_names_that_hold_metadata_are_hidden() {
+        for name in [&b".virtfs_metadata"[..], b".virtfs_metadata_root"] {
+            assert!(Model::MappedFile.hides(name) && !Model::MappedXattr.hides(name));
+        }
+        assert!(!Model::MappedFile.hides(b".virtfs_metadata_") && !Model::MappedFile.hides(b"virtfs_metadata"));
+    }
+}
