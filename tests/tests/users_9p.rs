@@ -295,6 +295,11 @@ fn what_one_user_has_found_or_opened_helps_no_other(on: Kind) {
     let open = client.open(alice, "d/f", O_RDWR).unwrap();
     let dir = client.open(alice, "d", O_RDONLY | O_DIRECTORY).unwrap();
     assert_eq!(client.walk(bob, "d/f"), Err(EACCES));
+    let names = |path: &'static str| path.split('/').map(|name| Text(name.as_bytes())).collect();
+    for (user, path, found) in [(bob, "d/f", 1), (bob, "d/e/../f", 1), (bob, "d/../d/f", 3), (alice, "d/e/../f", 4)] {
+        let walk = Twalk { fid: user, newfid: client.fid(), names: names(path) };
+        assert_eq!(client.call::<_, Rwalk>(&walk).unwrap().qids.len(), found, "{path} in one message");
+    }
     assert_eq!(client.open(bob, "d", O_RDONLY), Err(EACCES));
     let other = Client::connect(&scratch);
     let root = other.attach(USERS[2]).unwrap();
