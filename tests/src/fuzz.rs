@@ -20,13 +20,14 @@ use postern_ipc::op::{self, Kind, Op};
 use postern_server::fs::synthetic::Synthetic;
 use postern_server::fuse::abi::{InHeader, opcode};
 use postern_server::p9::message::*;
-use postern_server::p9::wire::Text;
+use postern_server::p9::wire::{Measured, Text};
 use postern_server::vhost::{Socket, Transport};
 use postern_server::{fuse, p9, proxy};
 use tempfile::TempDir;
 use virtio_queue::desc::split::Descriptor;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+use crate::dotu::dm;
 use crate::fuse::{LINUX, Link, PATIENCE};
 use crate::memory::BASE;
 use crate::ring::{self, Message};
@@ -197,11 +198,12 @@ pub fn chain(bytes: &[u8]) {
     vmm.stop(1);
 }
 
-/// Whole conversations, which random bytes are not: one for each target that has any.
+/// Whole conversations, which random bytes are not: one for each language that a target understands.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("frame", seed_of_frame()),
         ("p9", seed_of_p9()),
+        ("p9", seed_of_dotu()),
         ("proxy", seed_of_proxy()),
         ("fuse", seed_of_fuse()),
         ("chain", seed_of_chain()),
@@ -236,6 +238,33 @@ fn seed_of_p9() -> Vec<u8> {
     ];
     let sent = messages.iter().zip(1..).flat_map(|(message, tag)| message(tag));
     [0].into_iter().chain(sent).collect()
+}
+
+/// The first byte says that it is 9P2000.u.
+fn seed_of_dotu() -> Vec<u8> {
+    let (name, none) = (Text(b"f"), Text(b""));
+    let record = |stat| Measured(Measured(stat));
+    let named = Stat { name: Text(b"g"), length: 2, mode: 0o600, ..Stat::DONT_TOUCH };
+    let make = |fid, perm, extension| Tcreate { fid, name, perm, mode: 2, extension };
+    let walk = |newfid| Twalk { fid: 0, newfid, names: vec![] };
+    let messages = [
+        crate::p9::frame(&walk(1), 1, 0),
+        crate::p9::frame(&make(1, 0o644, none), 2, 0),
+        [crate::p9::frame(&Twrite { fid: 1, offset: 0, count: 4 }, 3, 4), b"data".to_vec()].concat(),
+        crate::p9::frame(&Tstat { fid: 1 }, 4, 0),
+        crate::p9::frame(&Twstat { fid: 1, stat: record(named) }, 5, 0),
+        crate::p9::frame(&Twstat { fid: 1, stat: record(Stat::DONT_TOUCH) }, 6, 0),
+        crate::p9::frame(&walk(2), 7, 0),
+        crate::p9::frame(&make(2, dm::LINK, Text(b"1")), 8, 0),
+        crate::p9::frame(&Tremove { fid: 2 }, 9, 0),
+        crate::p9::frame(&walk(3), 10, 0),
+        crate::p9::frame(&make(3, dm::DEVICE | 0o600, Text(b"c 1 3")), 11, 0),
+        crate::p9::frame(&walk(4), 12, 0),
+        crate::p9::frame(&Topen { fid: 4, mode: 0 }, 13, 0),
+        crate::p9::frame(&Tread { fid: 4, offset: 0, count: 4000 }, 14, 0),
+        crate::p9::frame(&Tclunk { fid: 4 }, 15, 0),
+    ];
+    [1].into_iter().chain(messages.concat()).collect()
 }
 
 fn seed_of_proxy() -> Vec<u8> {
