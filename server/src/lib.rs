@@ -11,5 +11,6 @@ pub mod heap;
 pub mod launch;
 pub mod p9;
 pub mod proxy;
+pub mod qemu;
 pub mod start;
 pub mod vhost;

@@ -12,17 +12,12 @@ use postern_server::args::{Cli, Frontend, P9, Proxy, Virtiofs};
 use postern_server::fs::{lock, tree};
 use postern_server::start::Start;
 use postern_server::vhost::Transport;
-use postern_server::{dropin, fuse, launch, p9, proxy};
+use postern_server::{dropin, fuse, launch, p9, proxy, qemu};
 
 fn main() -> ExitCode {
     let served = match dropin::proxy_helper() {
         Some((args, background)) => serve_proxy(&args, background),
-        None => match Cli::parse().frontend {
-            Frontend::Virtiofs(args) => serve_virtiofs(&args),
-            Frontend::P9(args) if args.way.is_stream() => serve_stream(&args),
-            Frontend::P9(args) => serve_p9(&args),
-            Frontend::Proxy(args) => serve_proxy(&args, false),
-        },
+        None => serve(),
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -30,6 +25,18 @@ fn main() -> ExitCode {
             fatal.tell("postern-server");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn serve() -> Result<(), Fatal> {
+    if let Some(refusal) = qemu::refuse(std::env::args_os().skip(1)) {
+        return Err(refusal);
+    }
+    match Cli::parse().frontend {
+        Frontend::Virtiofs(args) => serve_virtiofs(&args),
+        Frontend::P9(args) if args.way.is_stream() => serve_stream(&args),
+        Frontend::P9(args) => serve_p9(&args),
+        Frontend::Proxy(args) => serve_proxy(&args, false),
     }
 }
 

@@ -69,6 +69,22 @@ fn the_doctor_says_whether_sharing_works_and_what_mends_it() {
     assert_says(&said(&confined), &["BAD   user namespaces: ", "ENOSPC", "sysctl user.max_user_namespaces=10000"]);
 }
 
+// postern-9p(7): "refuses these words and says its own"
+#[test]
+fn a_word_of_qemus_is_answered_with_ours() {
+    let line = complaint(&say("postern-server", &["9p", "-fsdev", "local,path=/srv/d,readonly=on"]));
+    assert_says(
+        &line,
+        &["cannot take -fsdev", "say postern-server 9p --shared-dir=/srv/d --readonly", "postern-9p(7)"],
+    );
+    let line = complaint(&say("postern-server", &["9p", "--shared-dir=/usr", "--throttling.iops-total=9"]));
+    assert_says(&line, &["--throttling.iops-total", "io.max"]);
+    let line = complaint(&say("postern-server", &["handle", "--shared-dir=/usr"]));
+    assert_says(&line, &["handle", "QEMU itself dropped it in 4.0"]);
+    let line = complaint(&say("postern-server", &["proxy", "--shared-dir=/usr", "--fd=3", "--writeout=immediate"]));
+    assert_says(&line, &["--writeout", "leave it on QEMU's command line"]);
+}
+
 /// The line about a directory, which the helper says, and the server's, which points to it.
 fn about_dir(dir: &Path) -> String {
     let scratch = place();
