@@ -21,8 +21,24 @@ use crate::share::Server;
 /// How long a guest may take to come up, or to answer one request: emulated, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// QEMU can do what its user can do, and no more even if that is root.
-const UNPRIVILEGED: &str = "setpriv --bounding-set -all --inh-caps -all";
+/// What a VMM may do.
+#[derive(Clone, Copy, Debug)]
+pub enum Privileges {
+    /// What its user can do, and no more even if that is root.
+    None,
+    /// All.
+    Root,
+}
+
+impl Privileges {
+    /// The command to run it by.
+    fn command(self) -> &'static str {
+        match self {
+            Self::None => "setpriv --bounding-set -all --inh-caps -all",
+            Self::Root => "",
+        }
+    }
+}
 
 /// What a guest runs on.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +132,17 @@ impl Guest {
 
     /// The same with more options for QEMU, whose monitor [`monitor`](Self::monitor) then speaks to.
     pub fn boot_with(kernel: Kernel, kind: Kind, shares: &[(&str, &Server)], options: &[&str]) -> Self {
+        Self::boot_as(Privileges::None, kernel, kind, shares, options)
+    }
+
+    /// The same with a VMM that has these privileges.
+    pub fn boot_as(
+        privileges: Privileges,
+        kernel: Kernel,
+        kind: Kind,
+        shares: &[(&str, &Server)],
+        options: &[&str],
+    ) -> Self {
         let (programs, place) = (Programs::serve(kind, kernel), TempDir::new().unwrap());
         let usr = programs.socket();
         let prefix = if matches!(kernel, Kernel::V6_12P9) { "9p:" } else { "" };
@@ -129,7 +156,7 @@ impl Guest {
             .args(sockets.map(|(tag, socket)| format!("{tag}={}", listening(socket).display())))
             .args(more.take(if options.is_empty() { 0 } else { usize::MAX }))
             .env("CONSOLE", &console)
-            .env("AS", UNPRIVILEGED)
+            .env("AS", privileges.command())
             .env("QUEUES", if kind.is_postern() { "2" } else { "1" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
