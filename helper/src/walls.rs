@@ -41,12 +41,23 @@ const WRITE: &[Need] = &[
     need(Capability::CAP_SETFCAP, "SetXattr sets file capabilities"),
 ];
 
+/// What those of a mapped security model need: the ids and modes that they change are not the host's.
+const MAPPED: &[Need] = &[
+    need(Capability::CAP_DAC_OVERRIDE, "the guest's kernel has judged who may read and write"),
+    need(Capability::CAP_FOWNER, "SetAttr changes times of what others own; O_NOATIME"),
+    need(Capability::CAP_SETFCAP, "SetXattr sets file capabilities"),
+];
+/// The same of a read-only share.
+const MAPPED_READ: &[Need] = &[need(Capability::CAP_DAC_READ_SEARCH, "the guest's kernel has judged who may read")];
+
 /// Besides, where the host's root may make device nodes.
 const DEVICES: &[Need] = &[need(Capability::CAP_MKNOD, "Mknod makes device nodes")];
 
 /// The capabilities of the helper of a share, which the warden hands down.
-pub(crate) fn capabilities(rights: Rights, guard: Guard) -> Vec<Need> {
+pub(crate) fn capabilities(rights: Rights, guard: Guard, model: Model) -> Vec<Need> {
     match (rights.allow(Right::Write), guard.devices) {
+        (false, _) if model.is_mapped() => MAPPED_READ.to_vec(),
+        (true, _) if model.is_mapped() => MAPPED.to_vec(),
         (false, _) => READ.to_vec(),
         (true, false) => WRITE.to_vec(),
         (true, true) => [WRITE, DEVICES].concat(),

@@ -141,7 +141,7 @@ impl Warden<'_> {
     /// Keeps nothing but what a helper needs, which is this process's child, and what watching it does.
     fn confine(&self) -> Started<()> {
         sandbox::no_new_privs()?;
-        caps::keep(&walls::capabilities(self.args.rights(), self.guard))?;
+        caps::keep(&walls::capabilities(self.args.rights(), self.guard, self.args.security_model.into()))?;
         Program::absent(&[libc::SYS_clone3], self.args.seccomp)?.apply()?;
         Program::new(&walls::warden(self.args.rights(), self.args.security_model.into()), self.args.seccomp)?.apply()
     }

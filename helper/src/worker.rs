@@ -24,7 +24,7 @@ const STACK: usize = 256 * 1024;
 /// Raises the walls around this process, says by `ready` that they stand, and serves one thread a channel until all
 /// other ends are gone or one has broken the protocol.
 pub(crate) fn run(share: &Share, channels: &[Channel], walls: Walls, ready: impl FnOnce()) -> Result<Ending, Fatal> {
-    keep(&walls::capabilities(share.rights, share.guard))?;
+    keep(&walls::capabilities(share.rights, share.guard, share.model))?;
     if walls.landlock {
         enforce(Allow::Beneath { dir: share.root.as_fd(), rights: share.rights })?;
     }

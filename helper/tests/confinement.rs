@@ -32,11 +32,13 @@ fn shares(by: By, options: &[&str]) -> (Sut, tempfile::TempDir) {
 }
 
 /// Every form: ids, capabilities of a share that may be changed and of one that may not.
-const FORMS: [(By, &[&str], u64, u64); 4] = [
+const FORMS: [(By, &[&str], u64, u64); 6] = [
     (By::Root, &[], 0x8000_00db, 0xc4),
     (By::Root, &["--uid-map=:0:100000:10:", "--gid-map=:0:100000:10:"], 0x8000_00db, 0xc4),
     (USER, &[], 0x8000_00db, 0xc4),
     (By::Root, &["--identity=host"], 0x8000_00db, 0xc4),
+    (By::Root, &["--security-model=mapped-xattr"], 0x8000_000a, 0x4),
+    (USER, &["--security-model=mapped-file"], 0x8000_000a, 0x4),
 ];
 
 #[test]

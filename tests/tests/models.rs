@@ -397,3 +397,21 @@ fn a_file_with_several_names_is_the_same_by_each() {
     assert_eq!(share.getattr(node).map(drop), Err(ESTALE));
     assert_eq!(share.getattr("b").unwrap().uid, 1000);
 }
+
+// postern-server(1): the host's kernel knows none of its users
+#[test]
+fn a_client_whom_nobody_has_judged_is_not_served_from_a_mapped_share() {
+    let dir = tempfile::tempdir().unwrap();
+    for model in ["mapped-xattr", "mapped-links", "mapped-file"] {
+        let output = std::process::Command::new(Kind::Root.program())
+            .args(["9p", "--stdio", &format!("--security-model={model}"), "--shared-dir"])
+            .arg(dir.path())
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let why =
+            format!("with the security model {model} the host's kernel cannot judge its users; say --trust-client");
+        assert!(!output.status.success() && said.contains(&why), "{said}");
+    }
+}
