@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use postern_server::fuse::abi::WriteFlags;
 use postern_tests::prelude::*;
 use postern_tests::proxy::{Arg, Helper, Proxy, kind};
+use postern_tests::twin::children;
 use rustix::fs::XattrFlags;
 
 const MAPPED: [Kind; 3] = [Kind::MappedXattr, Kind::MappedFile, Kind::MappedLinks];
@@ -413,5 +414,22 @@ fn a_client_whom_nobody_has_judged_is_not_served_from_a_mapped_share() {
         let why =
             format!("with the security model {model} the host's kernel cannot judge its users; say --trust-client");
         assert!(!output.status.success() && said.contains(&why), "{said}");
+    }
+}
+
+// postern-helper(8): If the helper dies, the warden starts another: behind its walls, and with the same model
+#[test]
+fn another_helper_keeps_what_the_first_has_kept() {
+    for on in MAPPED {
+        let share = on.serve();
+        share.as_user(1000).put("f", b"x").unwrap();
+        let warden = children(share.server.child.id()).pop().expect("a warden");
+        for helper in children(warden) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(helper as i32), nix::sys::signal::SIGKILL).unwrap();
+        }
+        assert_eq!(share.getattr("f").unwrap().uid, 1000, "{on:?}");
+        share.as_user(1001).put("g", b"y").unwrap();
+        assert_eq!((share.getattr("g").unwrap().uid, share.host.stat("g").owner), (1001, ids(1001, 1001)), "{on:?}");
+        assert_eq!(real(&share, "g"), real(&share, "f"), "{on:?}");
     }
 }
