@@ -1,0 +1,275 @@
+//! The share: what needs no credentials is done here on donated descriptors, the rest is one call to the helper.
+//!
+//! Here is what it consists of, and how nodes are reached; `calls` is what frontends ask of it.
+
+mod calls;
+mod listed;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use postern_ipc::attr::{Attr, OpenFlags};
+use postern_ipc::client::Links;
+use postern_ipc::frame::DATA_MAX;
+use postern_ipc::id::Caller;
+use postern_ipc::model::Model;
+use postern_ipc::name::FileName;
+use postern_ipc::op::{self, Op};
+use postern_ipc::{Errno, Result};
+
+use super::devices::{Devices, Multidevs};
+use super::file::{Files, OpenFile};
+use super::lock::table::Locks;
+use super::node::{Identity, Nodes, Place};
+use super::view::{VIEWS_MAX, Views};
+use super::walk::{Walk, Walker};
+use super::writeout::Writeout;
+use super::{Entry, Fh, Handle, NodeId, Object, Source};
+
+/// Most directories opened one below the other to find a node again.
+const DEEPEST: usize = 65_536;
+
+/// The share as the server sees it.
+pub struct Tree {
+    nodes: Nodes,
+    files: Arc<Files>,
+    locks: Arc<Locks>,
+    walk: Walk,
+    links: Arc<Links>,
+    devices: Arc<Devices>,
+    writeout: Writeout,
+    views: Arc<Views>,
+    /// Most descriptors of nodes that all views hold together.
+    for_views: usize,
+    model: Model,
+}
+
+/// What the helper's side gave.
+pub struct Share {
+    /// O_PATH descriptor of its root.
+    pub root: OwnedFd,
+    /// Channels to the helper.
+    pub links: Arc<Links>,
+    /// Who looks names up.
+    pub walker: Walker,
+    /// Where the guest's ownership and modes are kept.
+    pub model: Model,
+}
+
+/// How the share is shown and written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// What becomes of mounts below it.
+    pub multidevs: Multidevs,
+    /// When what the guest writes goes to the disk.
+    pub writeout: Writeout,
+    /// Users act alone, and each has a view of his own.
+    pub alone: bool,
+}
+
+/// How much a guest may make the server hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Descriptors in all.
+    pub descriptors: u64,
+    /// Nodes, most of them without a descriptor.
+    pub nodes: u64,
+}
+
+/// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
+const OTHERS: u64 = 64;
+
+impl Tree {
+    /// Of a share. An eighth of the descriptors is for locks, half of the rest for nodes, and as many open files as leave
+    /// each of them its node's descriptor too. Where users act alone, nodes of theirs have as many again, and the open
+    /// ones of those.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub fn new(share: Share, limits: Limits, settings: Settings) -> Result<Self> {
+        let Share { root, links, walker, model } = share;
+        let walk = Walk::new(Arc::clone(&links), walker);
+        let attr = walk.attr(root.as_fd())?;
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let for_locks = limits.descriptors / 8;
+        let rest = limits.descriptors.saturating_sub(OTHERS).saturating_sub(for_locks);
+        let part = count(if settings.alone { rest / 4 } else { rest / 2 });
+        Ok(Self {
+            nodes: Nodes::new(root, &attr, part, count(limits.nodes)).by_name(model.keeps_by_name()),
+            files: Arc::new(Files::new(part)),
+            locks: Arc::new(Locks::new(count(for_locks))),
+            walk,
+            links,
+            devices: Arc::new(Devices::new(settings.multidevs, &attr)),
+            writeout: settings.writeout,
+            views: Arc::default(),
+            for_views: part,
+            model,
+        })
+    }
+
+    /// The share as `user` has it.
+    fn view(&self, user: Caller) -> Result<Self> {
+        Ok(Self {
+            nodes: self.nodes.beside(self.for_views / VIEWS_MAX)?,
+            files: Arc::clone(&self.files),
+            locks: Arc::clone(&self.locks),
+            walk: self.walk.by(user),
+            links: Arc::clone(&self.links),
+            devices: Arc::clone(&self.devices),
+            views: Arc::clone(&self.views),
+            ..*self
+        })
+    }
+
+    /// Asks the helper, on behalf of whose tree it is.
+    fn call<O: Op, R>(
+        &self,
+        op: &O,
+        at: &O::At<BorrowedFd<'_>>,
+        data: &[u8],
+        take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
+    ) -> Result<R> {
+        self.links.call(self.walk.caller, op, at, data, take)
+    }
+
+    /// An O_PATH descriptor of a node: the one held, or found again by name from the nearest directory that has one.
+    fn pin(&self, node: NodeId) -> Result<Arc<OwnedFd>> {
+        let mut below = Vec::new();
+        let mut at = node;
+        let mut pin = loop {
+            match self.nodes.place(at)? {
+                Place::Pinned(pin) => break pin,
+                Place::Named(seen, identity) => {
+                    let parent = seen.parent;
+                    below.push((at, seen, identity));
+                    at = parent;
+                }
+            }
+            if below.len() > DEEPEST {
+                return Err(Errno::ESTALE);
+            }
+        };
+        while let Some((node, seen, identity)) = below.pop() {
+            let found = self.walk.open(pin.as_fd(), &seen.name()?);
+            let (descriptor, attr) = found.map_err(|errno| match errno {
+                Errno::ENOENT | Errno::ENOTDIR => Errno::ESTALE,
+                other => other,
+            })?;
+            if Identity::of(&attr) != identity {
+                return Err(Errno::ESTALE);
+            }
+            pin = self.nodes.hold(node, Arc::new(descriptor));
+        }
+        Ok(pin)
+    }
+
+    /// Asks the helper about one node.
+    fn ask<O, R>(&self, node: NodeId, op: &O, take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R) -> Result<R>
+    where
+        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
+    {
+        let pin = self.pin(node)?;
+        self.call(op, &[pin.as_fd()], b"", take)
+    }
+
+    /// Asks the helper to make something in `parent`, which is to be the caller's; who acts alone makes only his own.
+    fn create_in<O, R>(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        op: &O,
+        take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
+    ) -> Result<R>
+    where
+        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
+    {
+        let pin = self.pin(parent)?;
+        let caller = if self.walk.caller == Caller::Root { caller } else { self.walk.caller };
+        self.links.call(caller, op, &[pin.as_fd()], b"", take)
+    }
+
+    /// Asks the helper to make `name` in `parent`.
+    fn make<O>(&self, caller: Caller, parent: NodeId, name: &FileName, op: &O) -> Result<Entry>
+    where
+        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1], Reply = Attr>,
+    {
+        self.nodes.room()?;
+        let attr = self.create_in(caller, parent, op, |attr, _, _| attr)?;
+        self.entry(parent, name, attr)
+    }
+
+    fn entry(&self, parent: NodeId, name: &FileName, attr: Attr) -> Result<Entry> {
+        let shown = self.devices.shown(attr)?;
+        Ok(Entry { node: self.nodes.found(parent, name, &attr)?, attr: shown })
+    }
+
+    /// The node a name stands for, if the guest knows it, and a descriptor of it, because the name is about to go.
+    fn last_sight(&self, parent: &OwnedFd, name: &FileName) -> Result<Option<(NodeId, Arc<OwnedFd>)>> {
+        let attr = self.walk.stat(parent.as_fd(), name)?;
+        let Some(node) = self.nodes.known(&attr) else { return Ok(None) };
+        if let Place::Pinned(pin) = self.nodes.place(node)? {
+            return Ok(Some((node, pin)));
+        }
+        let (pin, found) = self.walk.open(parent.as_fd(), name)?;
+        Ok((Identity::of(&found) == Identity::of(&attr)).then(|| (node, Arc::new(pin))))
+    }
+
+    fn remove<O>(&self, parent: NodeId, name: &FileName, op: &O) -> Result<()>
+    where
+        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
+    {
+        let dir = self.pin(parent)?;
+        let node = self.last_sight(&dir, name)?;
+        self.call(op, &[dir.as_fd()], b"", |_, _, _| ())?;
+        if let Some((node, pin)) = node {
+            self.nodes.unnamed(node, parent, name, pin);
+        }
+        Ok(())
+    }
+
+    fn keep(&self, node: NodeId, object: Object, file: OwnedFd, setid: bool, flags: OpenFlags) -> Fh {
+        self.nodes.opened(node);
+        self.files.insert(OpenFile::new(file, node, object, setid, flags))
+    }
+
+    fn close(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        let file = self.files.remove(handle)?;
+        self.locks.closed(file.node, handle.fh);
+        self.nodes.closed(file.node);
+        Ok(file)
+    }
+
+    /// An open file that can have locks.
+    fn lockable(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        if handle.object == Object::File { self.files.get(handle) } else { Err(Errno::EBADF) }
+    }
+
+    /// A write of this process's own would take set-id bits away that are to stay. Those that are kept elsewhere it cannot.
+    fn keeps_setid(&self, file: &OpenFile) -> bool {
+        file.has_setid() && !self.model.is_mapped()
+    }
+
+    /// Writes through the helper, which may keep set-id bits.
+    fn write_keeping(&self, file: &OpenFile, offset: u64, from: &mut dyn Source) -> Result<usize> {
+        let pin = self.pin(file.node)?;
+        let mut buffer = vec![0; from.left().min(DATA_MAX)];
+        let mut done = 0_usize;
+        while from.left() > 0 {
+            let part = from.take(&mut buffer)?;
+            let data = buffer.get(..part).ok_or(Errno::EIO)?;
+            let at = offset.checked_add(u64::try_from(done).map_err(|_| Errno::EFBIG)?).ok_or(Errno::EFBIG)?;
+            let wrote = self.call(&op::Write { offset: at }, &[pin.as_fd()], data, |n, _, _| n);
+            let wrote = match wrote {
+                Ok(wrote) => usize::try_from(wrote).map_err(|_| Errno::EIO)?,
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            };
+            done = done.saturating_add(wrote);
+            if wrote < part {
+                break;
+            }
+        }
+        Ok(done)
+    }
+}
