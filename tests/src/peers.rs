@@ -51,6 +51,7 @@ const DEVIATIONS: &[(&[Kind], &str, &[&str])] = &[
         "a node is a file handle, and an inode without a name has none",
         &[
             "a_file_that_the_host_replaces_is_another_node",
+            "a_node_found_where_the_host_replaces_files_stays_the_file_it_was",
             "a_node_in_use_that_the_host_unlinks_is_still_there",
             "a_removed_directory_in_use_is_empty",
             "nothing_is_created_in_a_removed_directory",

@@ -101,6 +101,21 @@ fn an_unused_node_that_the_host_replaces_is_stale_or_itself(share: &Share) {
     assert!(size == Err(ESTALE) || size == Ok(3), "{size:?}");
 }
 
+// path_resolution(7): a guest that is told ESTALE looks the name up once more, and what it finds then is there to be used
+#[apply(behaviour)]
+fn a_node_found_where_the_host_replaces_files_stays_the_file_it_was(share: &Share) {
+    share.host.write("f", b"");
+    let replaced = |size| {
+        let node = share.lookup("f").unwrap().nodeid;
+        share.host.write("g", &vec![0; size]);
+        share.host.rename("g", "f");
+        share.getattr(node).map(|attr| attr.size)
+    };
+    let first = replaced(1);
+    assert!(first == Err(ESTALE) || first == Ok(0), "{first:?}");
+    assert_eq!([2, 3, 4].map(replaced), [1, 2, 3].map(Ok));
+}
+
 // rename(2): "Open file descriptors for oldpath are also unaffected"
 #[apply(behaviour)]
 fn a_node_in_use_that_the_host_renames_is_still_there(share: &Share) {

@@ -5,6 +5,9 @@
 //! that were not used since it last came by. A node that is open keeps its own; one that cannot be found by name any more
 //! loses it last, and is forgotten with it: a guest that never gives references back fills no memory with such nodes.
 //!
+//! A node that was never used holds none, and is stale once the host replaced its file. The guest then looks the name up
+//! once more, which must lead somewhere: what is found in a directory where that happened is held at once.
+//!
 //! A guest that never forgets comes to an end at `most` nodes.
 //!
 //! One lock guards the table; no system call is made under it.
@@ -30,6 +33,8 @@ pub struct Nodes {
     told: AtomicBool,
     /// What a node is depends on the name by which its descriptor was opened.
     by_name: bool,
+    /// There is a directory in which the host replaces names.
+    replaced: AtomicBool,
 }
 
 struct Table {
@@ -59,6 +64,8 @@ struct Node {
     opens: u64,
     pin: Option<Arc<OwnedFd>>,
     used: bool,
+    /// The host replaces names in it.
+    replaced: bool,
 }
 
 /// Which file a node is. An inode number may be given to another file once this one is gone; the birth differs then.
@@ -131,7 +138,16 @@ impl Nodes {
     }
 
     fn of(root: Arc<OwnedFd>, identity: Identity, most_held: usize, most: usize, common: Arc<Common>) -> Self {
-        let node = Node { identity, seen: None, lookups: 1, children: 0, opens: 0, pin: Some(root), used: true };
+        let node = Node {
+            identity,
+            seen: None,
+            lookups: 1,
+            children: 0,
+            opens: 0,
+            pin: Some(root),
+            used: true,
+            replaced: false,
+        };
         common.known.fetch_add(1, Ordering::Relaxed);
         let table = Table {
             nodes: HashMap::from_iter([(ROOT, node)]),
@@ -139,7 +155,14 @@ impl Nodes {
             clock: VecDeque::new(),
             common,
         };
-        Self { table: Mutex::new(table), most_held, most, told: AtomicBool::new(false), by_name: false }
+        Self {
+            table: Mutex::new(table),
+            most_held,
+            most,
+            told: AtomicBool::default(),
+            by_name: false,
+            replaced: AtomicBool::default(),
+        }
     }
 
     /// What a node is depends on the name by which its descriptor was opened: of a file with several, that by which it
@@ -255,6 +278,19 @@ impl Nodes {
         Ok((parent, FileName::new(&name)?))
     }
 
+    /// A name in `dir` led to another file than before.
+    pub fn replaced(&self, dir: NodeId) {
+        if let Some(entry) = self.lock().nodes.get_mut(&dir) {
+            entry.replaced = true;
+            self.replaced.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The host replaces names in `dir`.
+    pub fn is_replaced(&self, dir: NodeId) -> bool {
+        self.replaced.load(Ordering::Relaxed) && self.lock().nodes.get(&dir).is_some_and(|entry| entry.replaced)
+    }
+
     /// A descriptor of `node` was opened: keep it, and give back others that have become too many.
     pub fn hold(&self, node: NodeId, pin: Arc<OwnedFd>) -> Arc<OwnedFd> {
         let mut table = self.lock();
@@ -353,7 +389,8 @@ impl Table {
 
     fn add(&mut self, identity: Identity) -> NodeId {
         let id = NodeId(self.common.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
-        let node = Node { identity, seen: None, lookups: 0, children: 0, opens: 0, pin: None, used: false };
+        let node =
+            Node { identity, seen: None, lookups: 0, children: 0, opens: 0, pin: None, used: false, replaced: false };
         self.nodes.insert(id, node);
         self.common.known.fetch_add(1, Ordering::Relaxed);
         self.by_identity.insert(identity.id, id);

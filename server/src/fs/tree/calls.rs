@@ -35,10 +35,9 @@ impl Fs for Tree {
         self.views.of((uid, gid), || self.view(Caller::Alone { uid, gid }))
     }
 
-    /// What the helper finds comes with a descriptor, which is not thrown away.
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry> {
         let dir = self.pin(parent)?;
-        if self.walk.finds() {
+        if self.finds_in(parent) {
             return self.entry(parent, name, self.walk.stat(dir.as_fd(), name)?);
         }
         let (pin, attr) = self.walk.open(dir.as_fd(), name)?;
@@ -49,18 +48,17 @@ impl Fs for Tree {
 
     fn walk(&self, from: NodeId, names: &[FileName], found: &mut dyn FnMut(Entry)) -> Result<()> {
         let (mut dir, mut names) = (from, names.iter().peekable());
-        if !self.walk.finds() {
-            return names.try_for_each(|name| {
+        while let Some(name) = names.peek() {
+            if !self.finds_in(dir) {
                 let entry = self.lookup(dir, name)?;
                 dir = entry.node;
                 found(entry);
-                Ok(())
-            });
-        }
-        while names.peek().is_some() {
+                names.next();
+                continue;
+            }
             let pin = self.pin(dir)?;
             let mut way = Way::from(pin.as_fd());
-            while let Some(name) = names.peek() {
+            while let Some(name) = names.peek().filter(|_| self.finds_in(dir)) {
                 let Some(attr) = self.walk.step(&mut way, name) else { break };
                 let entry = self.entry(dir, name, attr?)?;
                 dir = entry.node;

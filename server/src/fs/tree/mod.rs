@@ -151,17 +151,23 @@ impl Tree {
             }
         };
         while let Some((node, seen, identity)) = below.pop() {
-            let found = self.walk.open(pin.as_fd(), &seen.name()?);
-            let (descriptor, attr) = found.map_err(|errno| match errno {
-                Errno::ENOENT | Errno::ENOTDIR => Errno::ESTALE,
-                other => other,
-            })?;
-            if Identity::of(&attr) != identity {
-                return Err(Errno::ESTALE);
-            }
-            pin = self.nodes.hold(node, Arc::new(descriptor));
+            let found = match self.walk.open(pin.as_fd(), &seen.name()?) {
+                Ok((descriptor, attr)) if Identity::of(&attr) == identity => descriptor,
+                Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => {
+                    self.nodes.replaced(seen.parent);
+                    return Err(Errno::ESTALE);
+                }
+                Err(other) => return Err(other),
+            };
+            pin = self.nodes.hold(node, Arc::new(found));
         }
         Ok(pin)
+    }
+
+    /// Attributes are enough for what is found in `dir`. What the helper finds comes with a descriptor, which is not
+    /// thrown away, and what the host may replace needs one.
+    fn finds_in(&self, dir: NodeId) -> bool {
+        self.walk.finds() && !self.nodes.is_replaced(dir)
     }
 
     /// Asks the helper about one node.
