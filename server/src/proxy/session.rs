@@ -1,14 +1,18 @@
 //! A connection: a request, its answer, the next request.
 //!
 //! QEMU waits for each answer. Of requests that come together all the same, the answers are sent together.
+//!
+//! What is taken from a stream wakes who waits at its other end, though there is nothing for him yet. A request therefore
+//! stays in the socket until it is answered.
 
-use std::io::{IoSlice, Read};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use postern_ipc::{Errno, Result};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 
 use super::op::{Answer, dispatch};
 use super::wire::{self, HEADER, PAYLOAD_MAX};
@@ -21,11 +25,11 @@ const WAITING_MAX: usize = 64 * 1024;
 ///
 /// # Errors
 /// Says why the connection was ended from here.
-pub fn serve<F: Fs>(fs: &F, mut qemu: UnixStream) -> std::result::Result<(), &'static str> {
+pub fn serve<F: Fs>(fs: &F, qemu: UnixStream) -> std::result::Result<(), &'static str> {
     let (mut requests, mut answers) = (Requests::new(), Vec::new());
     loop {
         let Some((kind, payload)) = requests.next()? else {
-            if send(&qemu, &mut answers).is_err() || !requests.receive(&mut qemu)? {
+            if send(&qemu, &mut answers).is_err() || !requests.receive(&qemu)? {
                 return Ok(());
             }
             continue;
@@ -63,11 +67,13 @@ struct Requests {
     /// Where what was not taken begins, and where it ends.
     from: usize,
     to: usize,
+    /// From here on it is in the socket still.
+    seen: usize,
 }
 
 impl Requests {
     fn new() -> Self {
-        Self { bytes: vec![0; HEADER.saturating_add(PAYLOAD_MAX)], from: 0, to: 0 }
+        Self { bytes: vec![0; HEADER.saturating_add(PAYLOAD_MAX)], from: 0, to: 0, seen: 0 }
     }
 
     /// The next one, if all of it has come: its type and payload.
@@ -86,19 +92,25 @@ impl Requests {
 
     /// Waits for more; `false` if QEMU is gone. An end between two messages is its right, and nobody is left to be told
     /// of another.
-    fn receive(&mut self, qemu: &mut UnixStream) -> std::result::Result<bool, &'static str> {
+    fn receive(&mut self, qemu: &UnixStream) -> std::result::Result<bool, &'static str> {
+        while self.seen < self.to {
+            match self.take(qemu, self.seen..self.to, RecvFlags::empty()) {
+                0 => return Ok(false),
+                come => self.seen = self.seen.saturating_add(come),
+            }
+        }
         self.bytes.copy_within(self.from..self.to, 0);
         self.to = self.to.saturating_sub(self.from);
-        self.from = 0;
-        let room = self.bytes.get_mut(self.to..).unwrap_or_default();
-        let come = loop {
-            match qemu.read(room) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                come => break come.unwrap_or(0),
-            }
-        };
+        (self.from, self.seen) = (0, self.to);
+        let come = self.take(qemu, self.to..self.bytes.len(), RecvFlags::PEEK);
         self.to = self.to.saturating_add(come);
         if come == 0 && self.to > 0 { Err("a request is shorter than it says") } else { Ok(come > 0) }
+    }
+
+    /// Receives so much at most; nothing if QEMU is gone.
+    fn take(&mut self, qemu: &UnixStream, room: Range<usize>, flags: RecvFlags) -> usize {
+        let room = self.bytes.get_mut(room).unwrap_or_default();
+        rustix::io::retry_on_intr(|| recv(qemu, &mut *room, flags)).map_or(0, |(_, come)| come)
     }
 }
 
