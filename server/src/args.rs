@@ -302,6 +302,10 @@ pub struct P9GuestArgs {
     /// POSIX ACLs; implies --xattr
     #[arg(long)]
     pub posix_acl: bool,
+    /// Most fids that all clients may have at once; each takes some 150 bytes here
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1024..),
+        help_heading = "The process")]
+    pub max_fids: u32,
 }
 
 impl P9GuestArgs {
@@ -312,7 +316,12 @@ impl P9GuestArgs {
 
     /// As the frontend takes them.
     pub fn settings(&self) -> p9::Settings {
-        p9::Settings { msize: self.msize_max, xattr: self.xattr || self.posix_acl, posix_acl: self.posix_acl }
+        p9::Settings {
+            msize: self.msize_max,
+            xattr: self.xattr || self.posix_acl,
+            posix_acl: self.posix_acl,
+            fids: usize::try_from(self.max_fids).unwrap_or(usize::MAX),
+        }
     }
 }
 

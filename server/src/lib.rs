@@ -12,5 +12,6 @@ pub mod launch;
 pub mod p9;
 pub mod proxy;
 pub mod qemu;
+pub mod quota;
 pub mod start;
 pub mod vhost;

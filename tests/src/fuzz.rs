@@ -108,7 +108,7 @@ pub fn p9(bytes: &[u8]) {
     let hello = [version(dialect), crate::p9::frame(&attach, 0, 0)].concat();
     let sent = [hello.as_slice(), bytes.get(1..).unwrap_or_default()].concat();
     let answers = converse(&sent, |stream| {
-        let settings = p9::Settings { msize: 8192, xattr: true, posix_acl: true };
+        let settings = p9::Settings { msize: 8192, xattr: true, posix_acl: true, fids: 1024 };
         let streams =
             p9::Streams::new(&Arc::new(Synthetic::default()), &p9::Users::Judged, settings, 1, 0).expect("a thread");
         streams.serve(p9::Clients::Connected(p9::Wires::from(OwnedFd::from(stream)))).expect("served");

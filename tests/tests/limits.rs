@@ -78,6 +78,16 @@ fn too_many_open_files_are_refused_and_harm_nobody(on: Kind) {
     assert_eq!(share.get("g").unwrap(), b"there");
 }
 
+// postern-server(1): --rlimit-nofile: "then it gets ENFILE, which the log says once"
+#[apply(promise)]
+fn the_log_says_which_option_limits_open_files(on: Kind) {
+    let share = on.setup().few_descriptors().serve();
+    share.host.write("f", b"");
+    let opened: Vec<_> = (0..2000).map(|_| share.open("f", O_RDONLY)).collect();
+    assert_eq!(opened.last().unwrap().as_ref().err(), Some(&ENFILE));
+    assert_eq!(share.server.log().matches("(--rlimit-nofile)").count(), 1);
+}
+
 // path_resolution(7): directories a hundred levels deep
 #[apply(behaviour)]
 fn a_tree_may_be_a_hundred_levels_deep(share: &Share) {

@@ -33,7 +33,7 @@ fn virtiofs() -> Process {
 }
 
 fn virtio_9p() -> Client {
-    let settings = p9::Settings { msize: p9::MSIZE_MAX, xattr: true, posix_acl: false };
+    let settings = p9::Settings { msize: p9::MSIZE_MAX, xattr: true, posix_acl: false, fids: 1024 };
     let session = p9::Session::new(Arc::new(Synthetic::default()), p9::Users::Judged, settings);
     let machine = Machine { request_queues: 0, ..Machine::default() };
     Client::mount(plug(Arc::new(p9::Device::new(session, "memory")), &machine))

@@ -10,6 +10,7 @@ use postern_ipc::{Errno, Result};
 
 use super::dir::Stream;
 use super::{Fh, Handle, NodeId, Object};
+use crate::quota::Quota;
 
 /// A donated data descriptor with what is known of it.
 #[derive(Debug)]
@@ -84,16 +85,16 @@ impl From<OpenFile> for OwnedFd {
     }
 }
 
-/// All open handles of the guest, at most `most`.
+/// All open handles of guests.
 pub struct Files {
     open: Mutex<(HashMap<Fh, Arc<OpenFile>>, u64)>,
-    most: usize,
+    held: Quota,
 }
 
 impl Files {
-    /// None yet.
+    /// None yet, at most `most`.
     pub fn new(most: usize) -> Self {
-        Self { open: Mutex::new((HashMap::new(), 0)), most }
+        Self { open: Mutex::new((HashMap::new(), 0)), held: Quota::new(most, "open files (--rlimit-nofile)") }
     }
 
     /// There is room for one more, which is asked before the helper opens it.
@@ -101,11 +102,12 @@ impl Files {
     /// # Errors
     /// ENFILE if there is not.
     pub fn room(&self) -> Result<()> {
-        if self.with(|(open, _)| open.len()) < self.most { Ok(()) } else { Err(Errno::ENFILE) }
+        self.held.room(1)
     }
 
     /// A handle for it.
     pub fn insert(&self, file: OpenFile) -> Fh {
+        self.held.add(1);
         self.with(|(open, last)| {
             *last = last.wrapping_add(1);
             open.insert(Fh(*last), Arc::new(file));
@@ -133,13 +135,16 @@ impl Files {
     /// As [`Self::get`].
     pub fn remove(&self, handle: Handle) -> Result<Arc<OpenFile>> {
         let file = self.get(handle)?;
-        self.with(|(open, _)| open.remove(&handle.fh));
+        if self.with(|(open, _)| open.remove(&handle.fh)).is_some() {
+            self.held.give_back(1);
+        }
         Ok(file)
     }
 
     /// No handle is used any more.
     pub fn clear(&self) {
         let gone = self.with(|(open, _)| std::mem::take(open));
+        self.held.give_back(gone.len());
         drop(gone);
     }
 

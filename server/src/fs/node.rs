@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
@@ -23,14 +23,12 @@ use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 
 use super::{NodeId, ROOT};
+use crate::quota::Quota;
 
 /// All nodes the guest may name.
 pub struct Nodes {
     table: Mutex<Table>,
     most_held: usize,
-    most: usize,
-    /// It was said that there are too many.
-    told: AtomicBool,
     /// What a node is depends on the name by which its descriptor was opened.
     by_name: bool,
     /// There is a directory in which the host replaces names.
@@ -49,8 +47,8 @@ struct Table {
 struct Common {
     /// The last number given away.
     last: AtomicU64,
-    /// How many nodes they know.
-    known: AtomicUsize,
+    /// Nodes that they know, but for the root.
+    known: Quota,
 }
 
 struct Node {
@@ -119,8 +117,8 @@ pub enum Place {
 impl Nodes {
     /// A table that knows the root only; it may come to know `most` nodes, and hold descriptors of `most_held`.
     pub fn new(root: OwnedFd, attr: &Attr, most_held: usize, most: usize) -> Self {
-        let common = Common { last: AtomicU64::new(ROOT.0), known: AtomicUsize::new(0) };
-        Self::of(Arc::new(root), Identity::of(attr), most_held, most, Arc::new(common))
+        let common = Common { last: AtomicU64::new(ROOT.0), known: Quota::new(most, "nodes (--max-nodes)") };
+        Self::of(Arc::new(root), Identity::of(attr), most_held, Arc::new(common))
     }
 
     /// Another table of the same root, which gives no node a number that this one does; both together may come to know
@@ -133,11 +131,11 @@ impl Nodes {
         let table = self.lock();
         let root = table.nodes.get(&ROOT).ok_or(Errno::ESTALE)?;
         let pin = root.pin.clone().ok_or(Errno::ESTALE)?;
-        let beside = Self::of(pin, root.identity, most_held, self.most, Arc::clone(&table.common));
+        let beside = Self::of(pin, root.identity, most_held, Arc::clone(&table.common));
         Ok(beside.by_name(self.by_name))
     }
 
-    fn of(root: Arc<OwnedFd>, identity: Identity, most_held: usize, most: usize, common: Arc<Common>) -> Self {
+    fn of(root: Arc<OwnedFd>, identity: Identity, most_held: usize, common: Arc<Common>) -> Self {
         let node = Node {
             identity,
             seen: None,
@@ -148,21 +146,13 @@ impl Nodes {
             used: true,
             replaced: false,
         };
-        common.known.fetch_add(1, Ordering::Relaxed);
         let table = Table {
             nodes: HashMap::from_iter([(ROOT, node)]),
             by_identity: HashMap::from_iter([(identity.id, ROOT)]),
             clock: VecDeque::new(),
             common,
         };
-        Self {
-            table: Mutex::new(table),
-            most_held,
-            most,
-            told: AtomicBool::default(),
-            by_name: false,
-            replaced: AtomicBool::default(),
-        }
+        Self { table: Mutex::new(table), most_held, by_name: false, replaced: AtomicBool::new(false) }
     }
 
     /// What a node is depends on the name by which its descriptor was opened: of a file with several, that by which it
@@ -184,7 +174,7 @@ impl Nodes {
     pub fn reset(&self) {
         let mut table = self.lock();
         let gone: Vec<Node> = table.nodes.extract_if(|&id, _| id != ROOT).map(|(_, node)| node).collect();
-        table.common.known.fetch_sub(gone.len(), Ordering::Relaxed);
+        table.common.known.give_back(gone.len());
         table.by_identity.retain(|_, &mut id| id == ROOT);
         table.clock.clear();
         if let Some(root) = table.nodes.get_mut(&ROOT) {
@@ -197,16 +187,9 @@ impl Nodes {
     /// There is room for one more, which is asked before one is made.
     ///
     /// # Errors
-    /// ENFILE if there is not; the first time the log says so.
+    /// ENFILE if there is not.
     pub fn room(&self) -> Result<()> {
-        if self.lock().has_room(self.most) { Ok(()) } else { Err(self.full()) }
-    }
-
-    fn full(&self) -> Errno {
-        if !self.told.swap(true, Ordering::Relaxed) {
-            log::warn!("the guest knows {} files and may know no more (--max-nodes): others give ENFILE", self.most);
-        }
-        Errno::ENFILE
+        self.lock().common.known.room(1)
     }
 
     /// A name led to a file: its node, with one more reference of the guest.
@@ -219,11 +202,11 @@ impl Nodes {
         let known =
             table.by_identity.get(&attr.id).and_then(|id| table.nodes.get(id)).and_then(|node| node.seen.as_ref());
         let other = !known.is_some_and(|known| known.is(parent, name));
-        let found = table.found(Some(seen), Identity::of(attr), self.most);
-        let spare = found.filter(|_| other && self.by_name).and_then(|node| table.unpin(node));
+        let found = table.found(Some(seen), Identity::of(attr));
+        let spare = found.ok().filter(|_| other && self.by_name).and_then(|node| table.unpin(node));
         drop(table);
         drop(spare);
-        found.ok_or_else(|| self.full())
+        found
     }
 
     /// A file without a name was made: it keeps its descriptor for as long as it lives.
@@ -231,8 +214,7 @@ impl Nodes {
     /// # Errors
     /// ENFILE if it is one too many.
     pub fn nameless(&self, attr: &Attr, pin: OwnedFd) -> Result<NodeId> {
-        let found = self.lock().found(None, Identity::of(attr), self.most);
-        let node = found.ok_or_else(|| self.full())?;
+        let node = self.lock().found(None, Identity::of(attr))?;
         self.hold(node, Arc::new(pin));
         Ok(node)
     }
@@ -361,21 +343,16 @@ impl Nodes {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        self.common.known.fetch_sub(self.nodes.len(), Ordering::Relaxed);
+        self.common.known.give_back(self.nodes.len().saturating_sub(1));
     }
 }
 
 impl Table {
-    fn has_room(&self, most: usize) -> bool {
-        self.common.known.load(Ordering::Relaxed) < most
-    }
-
-    fn found(&mut self, seen: Option<Seen>, identity: Identity, most: usize) -> Option<NodeId> {
+    fn found(&mut self, seen: Option<Seen>, identity: Identity) -> Result<NodeId> {
         let known = self.by_identity.get(&identity.id).copied();
         let node = match known.filter(|id| self.nodes.get(id).is_some_and(|node| node.identity == identity)) {
             Some(node) => node,
-            None if self.has_room(most) => self.add(identity),
-            None => return None,
+            None => self.add(identity)?,
         };
         if let Some(entry) = self.nodes.get_mut(&node) {
             entry.lookups = entry.lookups.saturating_add(1);
@@ -384,17 +361,18 @@ impl Table {
                 self.see(node, seen);
             }
         }
-        Some(node)
+        Ok(node)
     }
 
-    fn add(&mut self, identity: Identity) -> NodeId {
+    fn add(&mut self, identity: Identity) -> Result<NodeId> {
+        self.common.known.room(1)?;
+        self.common.known.add(1);
         let id = NodeId(self.common.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
         let node =
             Node { identity, seen: None, lookups: 0, children: 0, opens: 0, pin: None, used: false, replaced: false };
         self.nodes.insert(id, node);
-        self.common.known.fetch_add(1, Ordering::Relaxed);
         self.by_identity.insert(identity.id, id);
-        id
+        Ok(id)
     }
 
     /// Moves `node` to where it was seen, keeping the count of its old and new directory.
@@ -432,7 +410,7 @@ impl Table {
 
     fn remove(&mut self, id: NodeId) -> Option<Node> {
         let node = self.nodes.remove(&id)?;
-        self.common.known.fetch_sub(1, Ordering::Relaxed);
+        self.common.known.give_back(1);
         if self.by_identity.get(&node.identity.id) == Some(&id) {
             self.by_identity.remove(&node.identity.id);
         }
@@ -649,7 +627,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_nodes_than_may_be() {
-        let nodes = Nodes::new(null(), &attr(1, 0), 4, 3);
+        let nodes = Nodes::new(null(), &attr(1, 0), 4, 2);
         let a = nodes.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
         nodes.found(ROOT, &name("b"), &attr(6, 0)).unwrap();
         assert_eq!(
@@ -664,7 +642,7 @@ mod tests {
 
     #[test]
     fn tables_of_one_root_share_the_room_and_the_numbers_but_no_node() {
-        let first = Nodes::new(null(), &attr(1, 0), 8, 4);
+        let first = Nodes::new(null(), &attr(1, 0), 8, 2);
         let second = first.beside(8).unwrap();
         let a = first.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
         let b = second.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
@@ -674,7 +652,7 @@ mod tests {
         drop(second);
         assert_eq!(first.room(), Ok(()));
         first.reset();
-        assert!((0..3).all(|ino| first.found(ROOT, &name("b"), &attr(7 + ino, 0)).is_ok()));
+        assert!((0..2).all(|ino| first.found(ROOT, &name("b"), &attr(7 + ino, 0)).is_ok()));
         assert_eq!(first.room(), Err(Errno::ENFILE));
     }
 }

@@ -5,7 +5,6 @@
 //! done. No path is kept: the name a node was found by is only a hint of what to remove or rename, and looked up
 //! again before it is believed.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
@@ -16,11 +15,26 @@ use postern_ipc::{Errno, Result};
 
 use super::dotu::ReadTo;
 use crate::fs::{Fs, Handle, NodeId};
+use crate::quota::{Quota, Ticket};
 
-/// Most fids of a session.
-const FIDS_MAX: usize = 1 << 20;
-/// Most fids of a session that hold the value of an extended attribute, up to 64 KiB each. QEMU: max_xattr
-const VALUES_MAX: usize = 1024;
+/// Most bytes of extended attributes' values that fids hold. QEMU: max_xattr, of 64 KiB each
+const VALUES_MAX: usize = 64 << 20;
+
+/// How much the clients of a server may make it hold, all together.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    fids: Arc<Quota>,
+    values: Arc<Quota>,
+}
+
+impl Limits {
+    /// So many fids.
+    pub(super) fn new(fids: usize) -> Self {
+        let fids = Quota::new(fids, "fids (--max-fids)");
+        let values = Quota::new(VALUES_MAX, "bytes of extended attributes in 9P fids");
+        Self { fids: Arc::new(fids), values: Arc::new(values) }
+    }
+}
 
 /// One reference to a node of the file system.
 pub(super) struct Held<F: Fs> {
@@ -134,15 +148,6 @@ pub(super) enum Role<F: Fs> {
     NewValue(Box<NewValue>),
 }
 
-/// One of the few that may hold a value.
-pub(super) struct Ticket(Arc<AtomicUsize>);
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// What a fid stands for.
 pub(super) struct Fid<F: Fs> {
     /// The node.
@@ -207,16 +212,21 @@ impl NewValue {
 /// All fids of a session.
 pub(super) struct Fids<F: Fs> {
     table: Mutex<HashMap<u32, Arc<Fid<F>>>>,
-    values: Arc<AtomicUsize>,
+    limits: Limits,
 }
 
-impl<F: Fs> Default for Fids<F> {
-    fn default() -> Self {
-        Self { table: Mutex::default(), values: Arc::default() }
+impl<F: Fs> Drop for Fids<F> {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
 impl<F: Fs> Fids<F> {
+    /// None yet.
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { table: Mutex::default(), limits }
+    }
+
     /// # Errors
     /// EBADF if it stands for nothing.
     pub(super) fn get(&self, fid: u32) -> Result<Arc<Fid<F>>> {
@@ -230,15 +240,11 @@ impl<F: Fs> Fids<F> {
     pub(super) fn insert(&self, fid: u32, new: Fid<F>) -> Result<()> {
         let new = Arc::new(new);
         self.with(|table| {
-            let full = table.len() >= FIDS_MAX;
-            match table.entry(fid) {
-                Entry::Occupied(_) => Err(Errno::EINVAL),
-                Entry::Vacant(_) if full => Err(Errno::ENFILE),
-                Entry::Vacant(free) => {
-                    free.insert(Arc::clone(&new));
-                    Ok(())
-                }
-            }
+            let Entry::Vacant(free) = table.entry(fid) else { return Err(Errno::EINVAL) };
+            self.limits.fids.room(1)?;
+            self.limits.fids.add(1);
+            free.insert(Arc::clone(&new));
+            Ok(())
         })
     }
 
@@ -260,22 +266,23 @@ impl<F: Fs> Fids<F> {
     /// # Errors
     /// EBADF if it did not before.
     pub(super) fn remove(&self, fid: u32) -> Result<Arc<Fid<F>>> {
-        self.with(|table| table.remove(&fid)).ok_or(Errno::EBADF)
+        let gone = self.with(|table| table.remove(&fid)).ok_or(Errno::EBADF)?;
+        self.limits.fids.give_back(1);
+        Ok(gone)
     }
 
     /// None stands for anything any more.
     pub(super) fn clear(&self) {
         let gone = self.with(std::mem::take);
-        drop(gone);
+        self.limits.fids.give_back(gone.len());
     }
 
-    /// Room for a value.
+    /// Room for so many bytes of a value.
     ///
     /// # Errors
-    /// EMFILE if too many fids hold one.
-    pub(super) fn value(&self) -> Result<Ticket> {
-        let ticket = Ticket(Arc::clone(&self.values));
-        if self.values.fetch_add(1, Ordering::Relaxed) < VALUES_MAX { Ok(ticket) } else { Err(Errno::EMFILE) }
+    /// ENFILE if there is none.
+    pub(super) fn value(&self, size: usize) -> Result<Ticket> {
+        self.limits.values.ticket(size)
     }
 
     /// What is thrown out of the table is dropped outside the lock: it closes descriptors.

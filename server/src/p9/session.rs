@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use postern_ipc::{Errno, Result};
 
 use super::carrier::Carrier;
-use super::fid::Fids;
+use super::fid::{Fids, Limits};
 use super::flight::Flights;
 use super::message::{HEADER, Message as _, Rerror, Rlerror, Rversion, Tversion};
 use super::op::{self, Pace};
@@ -54,6 +54,8 @@ pub struct Settings {
     pub xattr: bool,
     /// POSIX ACLs.
     pub posix_acl: bool,
+    /// Most fids of all clients.
+    pub fids: usize,
 }
 
 /// What stands before every message.
@@ -124,9 +126,14 @@ pub struct Session<F: Fs> {
 }
 
 impl<F: Fs> Session<F> {
-    /// That begins with Tversion.
+    /// For the only client, who begins with Tversion.
     pub fn new(share: Arc<F>, users: Users, settings: Settings) -> Self {
-        let (fids, flights) = (Fids::default(), Flights::default());
+        Self::beside(share, users, settings, Limits::new(settings.fids))
+    }
+
+    /// For one of the clients who have these limits together.
+    pub(super) fn beside(share: Arc<F>, users: Users, settings: Settings, limits: Limits) -> Self {
+        let (fids, flights) = (Fids::new(limits), Flights::default());
         let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
         Self { share, number, users, settings, fids, flights, msize: AtomicU32::new(0), is_u: AtomicBool::new(false) }
     }

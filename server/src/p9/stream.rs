@@ -14,6 +14,7 @@ use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread;
 
 use super::exchange::Exchange;
+use super::fid::Limits;
 use super::jobs::Jobs;
 use super::message::{HEADER, Message as _, TWRITE, Tversion, Twrite};
 use super::session::{Call, Header, MSIZE_MIN, Session, Settings};
@@ -69,7 +70,9 @@ impl Streams {
         let (clients, waiting) = sync_channel(0);
         let (leaving, gone) = channel();
         let door = Arc::new(Door { waiting: Mutex::new(waiting), leaving });
-        let slots: Vec<_> = (0..slots).map(|_| Arc::new(Slot::new(fs, users, settings, pool > 0))).collect();
+        let limits = Limits::new(settings.fids);
+        let slot = || Slot::new(Arc::clone(fs), users.clone(), settings, limits.clone(), pool > 0);
+        let slots: Vec<_> = (0..slots).map(|_| Arc::new(slot())).collect();
         let each = pool.saturating_add(1);
         let started = Arc::new(Barrier::new(slots.len().saturating_mul(each).saturating_add(1)));
         for (first, slot) in slots.iter().enumerate() {
@@ -148,13 +151,14 @@ struct Slot<F: Fs> {
     fs: Arc<F>,
     users: Users,
     settings: Settings,
+    limits: Limits,
     has_pool: bool,
     jobs: Jobs<Job<F>>,
 }
 
 impl<F: Fs> Slot<F> {
-    fn new(fs: &Arc<F>, users: &Users, settings: Settings, has_pool: bool) -> Self {
-        Self { fs: Arc::clone(fs), users: users.clone(), settings, has_pool, jobs: Jobs::default() }
+    fn new(fs: Arc<F>, users: Users, settings: Settings, limits: Limits, has_pool: bool) -> Self {
+        Self { fs, users, settings, limits, has_pool, jobs: Jobs::default() }
     }
 
     fn room(&self) -> Vec<u8> {
@@ -168,7 +172,8 @@ impl<F: Fs> Slot<F> {
             let next = door.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(Wires { input, output }) = next else { return };
             log::info!("a client has connected");
-            let session = Session::new(Arc::clone(&self.fs), self.users.clone(), self.settings);
+            let (users, limits) = (self.users.clone(), self.limits.clone());
+            let session = Session::beside(Arc::clone(&self.fs), users, self.settings, limits);
             let connection = Arc::new(Connection { session, output: Mutex::new(output) });
             match self.converse(&input, &connection, &mut room) {
                 Ok(()) => log::info!("a client has disconnected"),
@@ -191,7 +196,8 @@ impl<F: Fs> Slot<F> {
                 Outcome::Later => {
                     let (connection, message) = (Arc::clone(connection), std::mem::take(&mut message));
                     let serial = connection.session.flights.put_off(header.tag);
-                    self.jobs.push(Job { connection, message, serial });
+                    let bytes = message.capacity();
+                    self.jobs.push(Job { connection, message, serial }, bytes);
                 }
                 Outcome::Done(size) => connection.send(filled(room, size)),
             }
@@ -203,7 +209,7 @@ impl<F: Fs> Slot<F> {
     fn work(&self) {
         let mut room = self.room();
         loop {
-            let Job { connection, message, serial } = self.jobs.pop();
+            let (Job { connection, message, serial }, bytes) = self.jobs.pop();
             let flights = &connection.session.flights;
             if flights.begin(serial)
                 && let Outcome::Done(size) = connection.answer(&message, Place::Pool, serial, &mut room)
@@ -212,7 +218,7 @@ impl<F: Fs> Slot<F> {
             }
             flights.land(serial);
             drop(connection);
-            self.jobs.done();
+            self.jobs.done(bytes);
         }
     }
 }

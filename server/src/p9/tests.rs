@@ -17,7 +17,7 @@ const L: &[u8] = b"9P2000.L";
 /// A client of a server that has nobody else.
 fn client(pool: usize) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let settings = Settings { msize: MSIZE_MAX, xattr: true, posix_acl: false };
+    let settings = Settings { msize: MSIZE_MAX, xattr: true, posix_acl: false, fids: 1 << 20 };
     let streams = Streams::new(&Arc::new(Synthetic::default()), &Users::Judged, settings, 1, pool).unwrap();
     std::thread::spawn(move || streams.serve(Clients::Connected(Wires::from(OwnedFd::from(theirs)))));
     ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

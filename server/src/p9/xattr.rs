@@ -17,13 +17,13 @@ use crate::fs::Fs;
 pub(super) fn xattrwalk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Txattrwalk<'_>) -> Result<Rxattrwalk> {
     let fid = s.fids.get(t.fid)?;
     s.has_xattr()?;
-    let ticket = s.fids.value()?;
     let mut value = Buffer::new(DATA_MAX);
     let most = u32::try_from(DATA_MAX).unwrap_or(u32::MAX);
     match t.name.0 {
         b"" => fid.fs().listxattr(fid.node(), most, &mut value)?,
         name => fid.fs().getxattr(fid.node(), &s.xattr_name(name)?, most, &mut value)?,
     };
+    let ticket = s.fids.value(value.bytes.len())?;
     let size = u64::try_from(value.bytes.len()).map_err(|_| Errno::EIO)?;
     s.fids.insert(t.newfid, fid.with(Role::Value(Value::new(value.bytes, ticket))))?;
     Ok(Rxattrwalk { size })
@@ -37,7 +37,7 @@ pub(super) fn xattrcreate<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Txattrcrea
     let settable = XattrFlags::CREATE | XattrFlags::REPLACE;
     let flags = XattrFlags::from_bits(t.flags).filter(|&flags| settable.contains(flags)).ok_or(Errno::EINVAL)?;
     let size = usize::try_from(t.size).ok().filter(|&size| size <= DATA_MAX).ok_or(Errno::E2BIG)?;
-    let new = NewValue::new(name, flags, size, s.fids.value()?);
+    let new = NewValue::new(name, flags, size, s.fids.value(size)?);
     s.fids.replace(t.fid, &fid, fid.with(Role::NewValue(Box::new(new))))?;
     Ok(Rxattrcreate {})
 }
