@@ -63,6 +63,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(256..))]
     pub(crate) rlimit_nofile: u64,
 
+    /// Most requests a second that a channel does; then it waits [default: as many as it can]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_rate: Option<u32>,
+
     /// off, error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LevelFilter,

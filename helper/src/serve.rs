@@ -5,7 +5,8 @@
 //! - the share's right, and whether a name is the guest's to use, is checked in [`permit`] and nowhere else;
 //! - a caller whom the kernel is to judge is become for all that an operation does;
 //! - what may be called is what the rows of the table say they call: [`calls`] is the seccomp list of this very share;
-//! - nothing is kept from one request to the next but a number: how many descriptors may still be in flight.
+//! - nothing is kept from one request to the next but two numbers: how many descriptors may still be in flight, and when
+//!   all requests so far had been done at the rate allowed.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use postern_ipc::model::Model;
 use postern_ipc::name::FileName;
 use postern_ipc::op::{self, Answer, Kind, Op};
 use postern_ipc::{Errno, Result};
+use postern_policy::limit::Rate;
 use postern_policy::right::{Right, Rights};
 use postern_policy::sandbox::seccomp::{Call, bits};
 
@@ -162,12 +164,16 @@ pub(crate) fn channel(channel: &Channel, share: &Share) -> std::result::Result<(
     let mut input = vec![0; FRAME_MAX];
     let mut out = Vec::with_capacity(FRAME_MAX - DATA_MAX);
     let mut in_flight = 0;
+    let mut rate = share.max_rate.map(|most| Rate::new(most, Duration::from_secs(1)));
     loop {
         let got = match channel.receive(&mut input) {
             Ok(got) if got.len > 0 => got,
             Ok(_) => return Ok(()),
             Err(errno) => return ended(errno),
         };
+        if let Some(rate) = &mut rate {
+            std::thread::sleep(rate.count(Instant::now()));
+        }
         let mut reply = Reply { out: &mut out, gives: Vec::new(), data: Vec::new() };
         let header = request(&input, got, &mut reply, share)?;
         if let Err(errno) = send(channel, header, reply, &mut in_flight) {

@@ -37,6 +37,8 @@ pub(crate) struct Share {
     pub(crate) root_place: Place,
     /// The ids of the clone's mounts.
     pub(crate) mounts: Vec<u64>,
+    /// Most requests a second on a channel.
+    pub(crate) max_rate: Option<u32>,
 }
 
 /// Longest path that the kernel tells, with its NUL. limits.h
@@ -84,7 +86,8 @@ pub(crate) const TMPFILE: Call = Call::at(libc::SYS_openat, "makes a file withou
     .masked(2, TMPFILE_FLAGS, TMPFILE_FLAGS)
     .only(2, WRITE_FLAGS | TMPFILE_FLAGS | bits(libc::O_EXCL));
 /// Waits for a lease.
-pub(crate) const WAIT: Call = Call::any(libc::SYS_clock_nanosleep, "waits for the holder of a lease");
+pub(crate) const WAIT: Call =
+    Call::any(libc::SYS_clock_nanosleep, "waits for the holder of a lease, and where requests come too fast");
 /// O_NONBLOCK is for opening only.
 pub(crate) const BLOCKING: Call = Call::at(libc::SYS_fcntl, "takes O_NONBLOCK away again").eq(1, bits(libc::F_SETFL));
 /// Fills attributes.

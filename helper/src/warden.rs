@@ -34,7 +34,7 @@ use crate::start;
 use crate::walls::{self, Walls};
 
 /// A helper that keeps dying is started this often in that time; then it waits.
-const RESTARTS: usize = 10;
+const RESTARTS: u32 = 10;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the server may take to hear news, and how long there may be no room for a descriptor in flight.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -215,6 +215,7 @@ impl Warden<'_> {
             root_place: Place::of(&root).step("look at the share's root")?,
             root,
             mounts: mount.mounts.clone(),
+            max_rate: self.args.max_rate,
         })
     }
 

@@ -58,14 +58,11 @@ fn a_helper_that_keeps_dying_is_given_time() {
     let dir = dir();
     let sut = Sut::new(dir.path(), &[]);
     let since = Instant::now();
-    for _ in 0..10 {
+    for _ in 0..15 {
         end(sut.worker(), Signal::SIGKILL);
         sut.renewed();
     }
-    assert!(since.elapsed() < Duration::from_secs(9));
-    end(sut.worker(), Signal::SIGKILL);
-    sut.renewed();
-    assert!(since.elapsed() >= Duration::from_secs(9), "{:?}", since.elapsed());
+    assert!(since.elapsed() >= Duration::from_secs(15 - 10), "{:?}", since.elapsed());
     assert!(sut.log().contains("info: starting another helper in "), "{}", sut.log());
 }
 

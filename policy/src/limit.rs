@@ -37,34 +37,27 @@ fn both(resource: Resource, limit: u64) -> rustix::io::Result<()> {
     setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
 }
 
-/// So many times in such a time; then wait.
+/// So many times at once, and on average in such a time; then wait. A bucket that leaks, as a clock.
 #[derive(Debug)]
 pub struct Rate {
-    most: usize,
-    within: Duration,
-    past: Vec<Instant>,
+    each: Duration,
+    all: Duration,
+    /// When all that was counted is paid for.
+    paid: Option<Instant>,
 }
 
 impl Rate {
-    /// At most `most` times `within` any stretch of that length.
-    pub fn new(most: usize, within: Duration) -> Self {
-        Self { most, within, past: Vec::with_capacity(most) }
+    /// At most `most` times `within` that time; with 0, once.
+    pub fn new(most: u32, within: Duration) -> Self {
+        Self { each: within.checked_div(most).unwrap_or(within), all: within, paid: None }
     }
 
     /// Counts one more; says how long it has to wait.
     pub fn count(&mut self, now: Instant) -> Duration {
-        self.past.retain(|&then| now.saturating_duration_since(then) < self.within);
-        let wait = match self.past.first() {
-            Some(&first) if self.past.len() >= self.most => {
-                self.within.saturating_sub(now.saturating_duration_since(first))
-            }
-            _ => Duration::ZERO,
-        };
-        if self.past.len() >= self.most {
-            self.past.remove(0);
-        }
-        self.past.push(now.checked_add(wait).unwrap_or(now));
-        wait
+        let paid = self.paid.map_or(now, |paid| paid.max(now));
+        let paid = paid.checked_add(self.each).unwrap_or(paid);
+        self.paid = Some(paid);
+        paid.saturating_duration_since(now).saturating_sub(self.all)
     }
 }
 
@@ -73,13 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_eleventh_time_in_ten_seconds_waits_for_the_first_to_be_past() {
+    fn after_ten_times_at_once_each_has_to_wait_for_its_second() {
         let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
         let mut rate = Rate::new(10, Duration::from_secs(10));
-        for step in 0..10 {
-            assert_eq!(rate.count(start + Duration::from_millis(step)), Duration::ZERO);
+        for _ in 0..10 {
+            assert_eq!(rate.count(start), Duration::ZERO);
         }
-        assert_eq!(rate.count(start + Duration::from_secs(1)), Duration::from_secs(9));
-        assert_eq!(rate.count(start + Duration::from_secs(60)), Duration::ZERO);
+        assert_eq!(rate.count(start), Duration::from_secs(1));
+        assert_eq!(rate.count(at(500)), Duration::from_millis(1500));
+        assert_eq!(rate.count(at(3000)), Duration::ZERO);
+        assert_eq!((0..11).filter(|_| rate.count(at(60_000)) == Duration::ZERO).count(), 10);
     }
 }

@@ -192,7 +192,7 @@ pub struct ShareArgs {
     /// A helper is at the other end of this socket already; it knows the directory and what is allowed
     #[arg(long, value_name = "N", conflicts_with_all =
         ["shared_dir", "helper", "uid_map", "gid_map", "identity", "readonly", "security_model", "fmode",
-         "dmode", "allow_setid", "allow_devices"])]
+         "dmode", "allow_setid", "allow_devices", "max_rate"])]
     pub sock_fd: Option<RawFd>,
     /// The helper's program [default: postern-helper beside this one, else in libexec]
     #[arg(long, value_name = "PATH")]
@@ -225,6 +225,9 @@ pub struct ShareArgs {
     /// Device nodes of the guest may take effect on the host
     #[arg(long)]
     pub allow_devices: bool,
+    /// Most requests a second that the helper does on each of its channels [default: as many as it can]
+    #[arg(long, value_name = "N")]
+    pub max_rate: Option<String>,
 }
 
 /// What the guest is told about the share.

@@ -39,8 +39,13 @@ const KEYS: &[(&str, Instead)] = &[
     ("mount_tag", Ours("--tag")),
     ("socket", Ours("--socket-path")),
     ("sock_fd", Sentence("QEMU keeps one end of a socketpair, --fd=N here is the other")),
-    ("max_xattr", Sentence("1024 attribute values can be open at once, always")),
-    ("throttling.", Sentence("rates are for the control group of both processes to limit, see io.max")),
+    ("max_xattr", Sentence("64 MiB of attribute values can be open at once, always")),
+    (
+        "throttling.",
+        Sentence(
+            "rates are for the control group of both processes to limit, see io.max; requests that change something or open files have --max-rate",
+        ),
+    ),
     ("id", Nothing),
 ];
 
@@ -183,7 +188,7 @@ mod tests {
     fn what_has_no_word_of_ours_is_told_why() {
         says(
             "9p --throttling.bps-total=5",
-            "throttling.bps-total: rates are for the control group of both processes to limit, see io.max",
+            "throttling.bps-total: rates are for the control group of both processes to limit, see io.max; requests that change something or open files have --max-rate",
         );
         says(
             "9p -fsdev handle,path=/x",

@@ -403,6 +403,18 @@ fn descriptors_do_not_pile_up_in_the_helper(on: Kind) {
     assert_eq!(rounds(&mut twin), first);
 }
 
+// postern-helper(8): --max-rate: "Most requests a second that a channel does, on average; as many may come at once. Then it waits"
+#[apply(promise)]
+fn a_channel_is_no_faster_than_it_may_be(on: Kind) {
+    let mut twin = Twin::with(on, &["--max-rate=50"]);
+    let root = twin.pin(".");
+    let start = std::time::Instant::now();
+    for _ in 0..75 {
+        twin.ask(&OpenDir {}, &[root.as_fd()]).unwrap();
+    }
+    assert!(start.elapsed() >= std::time::Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
 // unix(7): "ETOOMANYREFS": descriptors in flight count for their sender's user, and starve the other programs of his
 #[apply(promise)]
 fn answers_that_nobody_takes_hold_few_descriptors_in_flight(on: Kind) {
