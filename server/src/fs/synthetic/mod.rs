@@ -1,63 +1,31 @@
 //! A file system in memory, for testing frontends without a helper: names, data, links, renames and attributes behave as
 //! on a disk; what needs a host (flags, project ids, holes) is refused as a file system does that has none.
 
+mod inode;
+mod state;
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use hashbrown::{HashMap, HashSet};
-use postern_ipc::attr::{
-    Attr, Changes, Dev, FileId, Mode, NodeKind, OpenFlags, RenameFlags, Time, TimeChange, XattrFlags,
-};
+use hashbrown::HashMap;
+use postern_ipc::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::Fsx;
 use postern_ipc::{Errno, Result};
 use rustix::fs::MemfdFlags;
 
-use super::lock::ranges::Ranges;
-use super::lock::{self, Claim, Conflict, Holder, Lock, LockOwner};
-use super::{
-    Detail, Dirent, Entry, Fh, Fs, Handle, Listing, NodeId, Object, ROOT, Seek, Sink, Source, Space, Spot, Wait,
-};
+use self::inode::{Body, FILE_MAX, Inode, length};
+use self::state::State;
+use super::lock::{self, Claim, Conflict, Lock, LockOwner};
+use super::{Detail, Dirent, Entry, Fh, Fs, Handle, Listing, NodeId, ROOT, Seek, Sink, Source, Space, Spot, Wait};
 
-/// Most bytes of one file.
-const FILE_MAX: usize = 1 << 24;
 /// What its sizes are told in.
 const BLOCK: u64 = 4096;
 
 /// The whole of it.
 pub struct Synthetic(Mutex<State>);
-
-struct State {
-    inodes: HashMap<NodeId, Inode>,
-    open: HashMap<Fh, NodeId>,
-    locks: HashMap<(NodeId, LockOwner), Locked>,
-    last: u64,
-}
-
-/// What an owner has locked, and through which handles.
-#[derive(Default)]
-struct Locked {
-    ranges: Ranges,
-    handles: HashSet<Fh>,
-}
-
-struct Inode {
-    attr: Attr,
-    lookups: u64,
-    opens: u64,
-    body: Body,
-    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-enum Body {
-    Dir { parent: NodeId, names: BTreeMap<Vec<u8>, NodeId> },
-    File(Vec<u8>),
-    Link(Vec<u8>),
-    Special,
-}
 
 impl Default for Synthetic {
     fn default() -> Self {
@@ -73,241 +41,10 @@ impl Default for Synthetic {
     }
 }
 
-impl Inode {
-    fn new(node: NodeId, mode: u32, caller: Caller, body: Body) -> Self {
-        let (uid, gid) = match caller {
-            Caller::Root => (GuestUid(0), GuestGid(0)),
-            Caller::User { uid, gid, .. } | Caller::Alone { uid, gid } => (uid, gid),
-        };
-        let (now, dev) = (now(), Dev::default());
-        let attr = Attr {
-            id: FileId { mount: 1, dev, ino: node.0 },
-            mode,
-            nlink: 0,
-            uid,
-            gid,
-            rdev: dev,
-            size: 0,
-            blocks: 0,
-            blksize: 4096,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: Some(now),
-            mount_root: false,
-            automount: false,
-        };
-        Self { attr, lookups: 0, opens: 0, body, xattrs: BTreeMap::new() }
-    }
-
-    fn attr(&self) -> Attr {
-        let (size, nlink) = match &self.body {
-            Body::Dir { names, .. } => (names.len(), 2),
-            Body::File(data) => (data.len(), self.attr.nlink),
-            Body::Link(target) => (target.len(), self.attr.nlink),
-            Body::Special => (0, self.attr.nlink),
-        };
-        let size = u64::try_from(size).unwrap_or(u64::MAX);
-        Attr { size, blocks: size.div_ceil(512), nlink, ..self.attr }
-    }
-
-    fn names(&mut self) -> Result<&mut BTreeMap<Vec<u8>, NodeId>> {
-        if let Body::Dir { names, .. } = &mut self.body { Ok(names) } else { Err(Errno::ENOTDIR) }
-    }
-
-    fn data(&mut self) -> Result<&mut Vec<u8>> {
-        match &mut self.body {
-            Body::File(data) => Ok(data),
-            Body::Dir { .. } => Err(Errno::EISDIR),
-            Body::Link(_) => Err(Errno::ELOOP),
-            Body::Special => Err(Errno::ENXIO),
-        }
-    }
-
-    fn touch(&mut self) {
-        (self.attr.mtime, self.attr.ctime) = (now(), now());
-    }
-
-    fn change(&mut self, changes: &Changes) -> Result<()> {
-        let attr = &mut self.attr;
-        attr.uid = changes.uid.unwrap_or(attr.uid);
-        attr.gid = changes.gid.unwrap_or(attr.gid);
-        attr.mode = changes.mode.map_or(attr.mode, |mode| attr.kind() | mode.bits());
-        if let Some(size) = changes.size {
-            self.data()?.resize(length(size)?, 0);
-            self.touch();
-        }
-        for (change, stamp) in [(changes.atime, &mut self.attr.atime), (changes.mtime, &mut self.attr.mtime)] {
-            match change {
-                TimeChange::Keep => {}
-                TimeChange::Now => *stamp = now(),
-                TimeChange::At(time) => *stamp = time,
-            }
-        }
-        self.attr.ctime = now();
-        Ok(())
-    }
-}
-
-impl State {
-    fn inode(&mut self, node: NodeId) -> Result<&mut Inode> {
-        self.inodes.get_mut(&node).ok_or(Errno::ESTALE)
-    }
-
-    fn file(&mut self, handle: Handle) -> Result<&mut Inode> {
-        if self.open.get(&handle.fh) != Some(&handle.node) {
-            return Err(Errno::EBADF);
-        }
-        let inode = self.inode(handle.node)?;
-        let is_dir = matches!(inode.body, Body::Dir { .. });
-        if is_dir == (handle.object == Object::Dir) { Ok(inode) } else { Err(Errno::EBADF) }
-    }
-
-    fn child(&mut self, parent: NodeId, name: &FileName) -> Result<NodeId> {
-        self.inode(parent)?.names()?.get(name.as_bytes()).copied().ok_or(Errno::ENOENT)
-    }
-
-    fn entry(&mut self, node: NodeId) -> Result<Entry> {
-        let inode = self.inode(node)?;
-        inode.lookups = inode.lookups.saturating_add(1);
-        Ok(Entry { node, attr: inode.attr() })
-    }
-
-    fn next(&mut self) -> u64 {
-        self.last = self.last.wrapping_add(1);
-        self.last
-    }
-
-    fn add(&mut self, mode: u32, caller: Caller, body: Body) -> NodeId {
-        let node = NodeId(self.next());
-        self.inodes.insert(node, Inode::new(node, mode, caller, body));
-        node
-    }
-
-    fn make(&mut self, caller: Caller, parent: NodeId, name: &FileName, mode: u32, body: Body) -> Result<Entry> {
-        if self.inode(parent)?.names()?.contains_key(name.as_bytes()) {
-            return Err(Errno::EEXIST);
-        }
-        let node = self.add(mode, caller, body);
-        self.attach(node, parent, name)?;
-        self.entry(node)
-    }
-
-    fn attach(&mut self, node: NodeId, parent: NodeId, name: &FileName) -> Result<()> {
-        let dir = self.inode(parent)?;
-        dir.names()?.insert(name.as_bytes().to_vec(), node);
-        dir.touch();
-        let inode = self.inode(node)?;
-        inode.attr.nlink = inode.attr.nlink.saturating_add(1);
-        if let Body::Dir { parent: up, .. } = &mut inode.body {
-            *up = parent;
-        }
-        Ok(())
-    }
-
-    fn detach(&mut self, parent: NodeId, name: &FileName) -> Result<()> {
-        let dir = self.inode(parent)?;
-        let node = dir.names()?.remove(name.as_bytes()).ok_or(Errno::ENOENT)?;
-        dir.touch();
-        let inode = self.inode(node)?;
-        inode.attr.nlink = inode.attr.nlink.saturating_sub(1);
-        self.sweep(node);
-        Ok(())
-    }
-
-    /// Forgets what has neither a name nor a user.
-    fn sweep(&mut self, node: NodeId) {
-        let idle = |inode: &Inode| inode.attr.nlink == 0 && inode.lookups == 0 && inode.opens == 0;
-        if node != ROOT && self.inodes.get(&node).is_some_and(idle) {
-            self.inodes.remove(&node);
-        }
-    }
-
-    fn open(&mut self, node: NodeId) -> Result<Fh> {
-        let inode = self.inode(node)?;
-        inode.opens = inode.opens.saturating_add(1);
-        let fh = Fh(self.next());
-        self.open.insert(fh, node);
-        Ok(fh)
-    }
-
-    fn stands_against(&mut self, file: Handle, owner: &LockOwner, lock: Lock) -> Result<Option<Conflict>> {
-        self.file(file)?.data()?;
-        let others = self.locks.iter().filter(|((node, other), _)| *node == file.node && other != owner);
-        let found = others.into_iter().find_map(|((_, other), held)| Some((held.ranges.against(lock)?, other.clone())));
-        Ok(found.map(|(lock, other)| Conflict { lock, holder: Holder::Client(other) }))
-    }
-
-    /// `name` may be removed as a directory, or as something else.
-    fn removable(&mut self, parent: NodeId, name: &FileName, as_dir: bool) -> Result<()> {
-        let node = self.child(parent, name)?;
-        match (&self.inode(node)?.body, as_dir) {
-            (Body::Dir { names, .. }, true) if !names.is_empty() => Err(Errno::ENOTEMPTY),
-            (Body::Dir { .. }, true) => Ok(()),
-            (Body::Dir { .. }, false) => Err(Errno::EISDIR),
-            (_, true) => Err(Errno::ENOTDIR),
-            (_, false) => Ok(()),
-        }
-    }
-
-    /// `node` is `below` or one of the directories above it.
-    fn is_above(&mut self, node: NodeId, below: NodeId) -> Result<bool> {
-        let mut at = below;
-        loop {
-            if at == node {
-                return Ok(true);
-            }
-            let Body::Dir { parent, .. } = &self.inode(at)?.body else { return Ok(false) };
-            if at == *parent {
-                return Ok(false);
-            }
-            at = *parent;
-        }
-    }
-
-    fn rename(&mut self, from: (NodeId, &FileName), to: (NodeId, &FileName), flags: RenameFlags) -> Result<()> {
-        let moved = self.child(from.0, from.1)?;
-        let there = self.child(to.0, to.1).ok();
-        let (exchange, keep) = (flags.contains(RenameFlags::EXCHANGE), flags.contains(RenameFlags::NOREPLACE));
-        match there {
-            _ if exchange && keep => return Err(Errno::EINVAL),
-            _ if self.is_above(moved, to.0)? => return Err(Errno::EINVAL),
-            Some(_) if keep => return Err(Errno::EEXIST),
-            None if exchange => return Err(Errno::ENOENT),
-            Some(there) if there == moved => return Ok(()),
-            Some(_) if !exchange => {
-                let as_dir = matches!(self.inode(moved)?.body, Body::Dir { .. });
-                self.removable(to.0, to.1, as_dir)?;
-                self.detach(to.0, to.1)?;
-            }
-            _ => {}
-        }
-        self.inode(from.0)?.names()?.remove(from.1.as_bytes());
-        self.attach(moved, to.0, to.1)?;
-        if let Some(there) = there.filter(|_| exchange) {
-            self.attach(there, from.0, from.1)?;
-        }
-        for node in [Some(moved), there.filter(|_| exchange)].into_iter().flatten() {
-            let inode = self.inode(node)?;
-            inode.attr.nlink = inode.attr.nlink.saturating_sub(1);
-        }
-        Ok(())
-    }
-}
-
 impl Synthetic {
     fn state<R>(&self, act: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time { sec: i64::try_from(since.as_secs()).unwrap_or_default(), nsec: since.subsec_nanos() }
-}
-
-fn length(size: u64) -> Result<usize> {
-    usize::try_from(size).ok().filter(|&size| size <= FILE_MAX).ok_or(Errno::EFBIG)
 }
 
 fn answer(value: &[u8], size: u32, to: &mut dyn Sink) -> Result<u32> {
@@ -706,6 +443,7 @@ impl Fs for Synthetic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::Object;
 
     fn name(name: &str) -> FileName {
         FileName::new(name.as_bytes()).unwrap()
