@@ -63,8 +63,9 @@ const fn flags(flags: OFlags) -> u32 {
 }
 
 /// Flags of content opened for reading; for writing the others may be there.
-const READ_FLAGS: u32 = flags(ALWAYS) | bits(libc::O_DIRECTORY | libc::O_DIRECT | libc::O_NOATIME | libc::O_SYNC);
-const WRITE_FLAGS: u32 = READ_FLAGS | bits(libc::O_WRONLY | libc::O_RDWR | libc::O_APPEND);
+const READ_FLAGS: u32 =
+    flags(ALWAYS) | bits(libc::O_DIRECTORY | libc::O_APPEND | libc::O_DIRECT | libc::O_NOATIME | libc::O_SYNC);
+const WRITE_FLAGS: u32 = READ_FLAGS | bits(libc::O_WRONLY | libc::O_RDWR);
 const CREATE_FLAGS: u32 = bits(libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW);
 const TMPFILE_FLAGS: u32 = bits(libc::O_TMPFILE);
 

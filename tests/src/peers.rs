@@ -76,6 +76,7 @@ const DEVIATIONS: &[(&[Kind], &str, &[&str])] = &[
         &[CVirtiofsd],
         "no read-only shares",
         &[
+            "a_file_is_opened_for_reading_whatever_else_its_flags_say",
             "a_read_only_share_is_read",
             "an_open_file_of_a_read_only_share_is_not_changed",
             "an_open_file_of_a_read_only_share_is_not_changed_otherwise",

@@ -119,3 +119,14 @@ fn reading_a_read_only_share_leaves_no_trace(on: Kind) {
     share.get("f").unwrap();
     assert_eq!(share.host.stat("f"), before);
 }
+
+// open(2): O_APPEND is about writing; a descriptor for reading may have it
+#[apply(behaviour)]
+fn a_file_is_opened_for_reading_whatever_else_its_flags_say(on: Kind) {
+    let share = serve(on);
+    for flag in [O_APPEND, libc::O_SYNC, libc::O_DSYNC, libc::O_NOATIME, libc::O_NONBLOCK] {
+        let file = share.open("f", O_RDONLY | flag).unwrap();
+        assert_eq!(share.read(&file, 0, 10).unwrap(), b"hello", "{flag:o}");
+        share.release(&file).unwrap();
+    }
+}
