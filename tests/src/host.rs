@@ -1,5 +1,6 @@
 //! The share as the host sees it, in the guest's ids.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -296,4 +297,42 @@ pub fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> = entries.map(|entry| name(&entry.expect("readdir").file_name())).collect();
     names.sort();
     names
+}
+
+/// Everything that stat(2), read(2), readlink(2) and listxattr(2) show of a directory and what is below it, by path.
+pub fn snapshot(dir: &Path) -> BTreeMap<PathBuf, String> {
+    let mut seen = BTreeMap::new();
+    see(dir, &mut seen);
+    // Looking may have changed the times of access; once they are later than the others they stay. mount(8): relatime
+    seen.clear();
+    see(dir, &mut seen);
+    seen
+}
+
+fn see(path: &Path, seen: &mut BTreeMap<PathBuf, String>) {
+    let meta = fs::symlink_metadata(path).expect("there");
+    let times =
+        [(meta.atime(), meta.atime_nsec()), (meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec())];
+    let owner = (meta.uid(), meta.gid());
+    let mut names = vec![0; 65_536];
+    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
+    let content = match meta.mode() & libc::S_IFMT {
+        libc::S_IFREG => fs::read(path).expect("root's"),
+        libc::S_IFLNK => fs::read_link(path).expect("root's").into_os_string().into_encoded_bytes(),
+        _ => vec![],
+    };
+    let what = format!(
+        "{:o} {owner:?} {} {} {} {times:?} {} {}",
+        meta.mode(),
+        meta.nlink(),
+        meta.size(),
+        meta.rdev(),
+        names[..length].escape_ascii(),
+        content.escape_ascii()
+    );
+    seen.insert(path.to_path_buf(), what);
+    if meta.is_dir() {
+        let entries = fs::read_dir(path).expect("root's");
+        entries.for_each(|entry| see(&entry.expect("readdir").path(), seen));
+    }
 }

@@ -1,5 +1,14 @@
 //! What clients that mean harm send, whatever they speak.
 
+/// Says how often a class of attacks was tried; never is no proof.
+///
+/// # Panics
+/// When it was not tried at all.
+pub fn tried(class: &str, attempts: usize) {
+    assert_ne!(attempts, 0, "{class}");
+    println!("{class}: {attempts} attempts");
+}
+
 /// Names that are no names: path_resolution(7). Some would lead out of a share, to what is beside it.
 pub fn bad_names() -> Vec<Vec<u8>> {
     let bad: [&[u8]; 12] = [

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod dotu;
+pub mod foreign;
 pub mod fuse;
 pub mod fuzz;
 pub mod guest;
@@ -27,10 +28,12 @@ pub mod memory;
 pub mod mounts;
 pub mod p9;
 pub mod peers;
+pub mod process;
 pub mod proxy;
 pub mod ring;
 pub mod share;
 pub mod stream;
+pub mod sweep;
 pub mod twin;
 pub mod v9fs;
 pub mod vmm;

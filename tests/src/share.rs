@@ -19,6 +19,7 @@ use crate::fuse::{LINUX, Link, Process};
 use crate::host::{Host, names};
 use crate::kind::{Frontend, Kind};
 use crate::p9::Client;
+use crate::process;
 use crate::v9fs::Mount;
 use crate::vmm::{Machine, Vmm};
 
@@ -305,10 +306,7 @@ impl Server {
 
     /// Time the process that serves has spent on a CPU.
     pub fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.serving())).expect("alive");
-        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
-        Duration::from_millis(ticks * 10)
+        process::cpu_time(self.serving())
     }
 
     /// The process that parses what the guest sends: the peers start it as their child.

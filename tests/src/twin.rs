@@ -25,6 +25,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the helper answers with.
 pub type Answer<O> = Result<(<O as Op>::Reply, Vec<OwnedFd>, Vec<u8>)>;
 
+/// What became of a frame.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was answered, perhaps with an errno.
+    Answered(Option<Errno>, Vec<OwnedFd>),
+    /// The helper has closed the channel.
+    Ended,
+}
+
 /// A hostile server and the helper it was given.
 pub struct Twin {
     /// The share as the host sees it.
@@ -40,6 +49,7 @@ pub struct Twin {
     /// The process started: the warden.
     pub warden: Child,
     serial: u32,
+    buffer: Vec<u8>,
 }
 
 impl Twin {
@@ -50,7 +60,12 @@ impl Twin {
 
     /// Shakes hands with a helper that has more arguments.
     pub fn with(kind: Kind, args: &[&str]) -> Self {
-        let (scratch, socket, warden) = start(kind, args);
+        Self::planted(kind, args, |_| {})
+    }
+
+    /// The same, with something in the share before the helper starts.
+    pub fn planted(kind: Kind, args: &[&str], plant: impl FnOnce(&Host)) -> Self {
+        let (scratch, socket, warden) = start_planted(kind, args, plant);
         socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
         send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false }).expect("hello");
         let news = receive_news(&socket);
@@ -59,7 +74,7 @@ impl Twin {
         let root = take(&socket).expect("the root");
         let channel = channel(&socket);
         let host = Host::new(scratch.path("share"), kind);
-        Self { host, scratch, root, channel, socket, warden, serial: 0 }
+        Self { host, scratch, root, channel, socket, warden, serial: 0, buffer: vec![0; FRAME_MAX] }
     }
 
     /// Pins what a path of the share names, as a server does.
@@ -90,27 +105,55 @@ impl Twin {
         }
     }
 
+    /// Sends whatever frame with bulk data after it, and waits for what becomes of it.
+    ///
+    /// # Panics
+    /// When that takes too long, or what is answered is no frame.
+    pub fn exchange(&mut self, frame: &[u8], data: &[u8], at: &[BorrowedFd<'_>]) -> Outcome {
+        self.channel.send(&[frame, data], at).expect("the helper listens");
+        match self.channel.receive(&mut self.buffer) {
+            Ok(Received { len: 0, .. }) | Err(Errno::ECONNRESET) => Outcome::Ended,
+            got => {
+                let got = got.expect("the helper answers");
+                let (header, ..) = frame::split(&self.buffer[..got.len]).expect("a frame");
+                Outcome::Answered(header.errno, got.descriptors)
+            }
+        }
+    }
+
+    /// A serial that no request has had.
+    pub fn serial(&mut self) -> u32 {
+        self.serial += 1;
+        self.serial
+    }
+
     /// A request as it is sent.
     pub fn frame<O: Op>(&mut self, caller: Caller, op: &O, data: usize) -> Vec<u8> {
-        self.serial += 1;
         let mut frame = Vec::new();
-        frame::encode(&mut frame, self.serial, O::KIND as u16, None, &(caller, op), data).expect("encodable");
+        frame::encode(&mut frame, self.serial(), O::KIND as u16, None, &(caller, op), data).expect("encodable");
         frame
     }
 
-    /// Checks that the helper has taken something as the end: it answers no more, is not replaced, and is gone.
+    /// Checks that the helper has taken something as the end: it answers no more, is not replaced, and is gone, and one
+    /// line says so.
     pub fn assert_ended(mut self) {
         let got = self.channel.receive(&mut vec![0; FRAME_MAX]);
         assert!(matches!(got, Ok(Received { len: 0, .. }) | Err(Errno::ECONNRESET)), "answered: {got:?}");
         let news = receive_news(&self.socket);
         assert!(matches!(news, Ok(News::Refused(_)) | Err(Errno::ECONNRESET)), "{news:?}");
         assert!(ends(&mut self.warden), "the warden goes on");
+        assert_eq!(self.errors(), 1, "{}", self.scratch.log());
         self.assert_contained();
     }
 
     /// Checks that nothing beside the share has changed.
     pub fn assert_contained(&self) {
         self.scratch.assert_contained();
+    }
+
+    /// Lines of the log that say that something is wrong.
+    pub fn errors(&self) -> usize {
+        self.scratch.log().lines().filter(|line| line.contains("error: ")).count()
     }
 
     /// The helper's process id.
@@ -145,7 +188,12 @@ fn channel(socket: &UnixStream) -> Channel {
 
 /// A helper that has not been greeted yet.
 pub fn start(kind: Kind, args: &[&str]) -> (Scratch, UnixStream, Child) {
+    start_planted(kind, args, |_| {})
+}
+
+fn start_planted(kind: Kind, args: &[&str], plant: impl FnOnce(&Host)) -> (Scratch, UnixStream, Child) {
     let scratch = Scratch::new(kind, false);
+    plant(&Host::new(scratch.path("share"), kind));
     let (socket, theirs) = UnixStream::pair().expect("socketpair");
     rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).expect("own descriptor");
     let mut command = Command::new(bin_dir().join("postern-helper"));

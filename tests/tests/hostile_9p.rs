@@ -10,6 +10,7 @@ use postern_tests::fuse::PATIENCE;
 use postern_tests::hostile::bad_names;
 use postern_tests::p9::{ROOT, frame};
 use postern_tests::prelude::*;
+use postern_tests::process;
 use postern_tests::share::Share9p;
 
 /// A share with a file `f`, a directory `d` with a file, a fifo, and symbolic links out of it.
@@ -373,21 +374,12 @@ fn a_flood_of_one_kind_leaves_nothing_behind(share: &Share9p) {
         }
     };
     round(200);
-    let before = (resident(share), descriptors(share));
+    let holds = || (process::memory(share.server.serving()), process::descriptors(share.server.serving()));
+    let before = holds();
     round(2000);
-    let after = (resident(share), descriptors(share));
+    let after = holds();
     assert!(after.1 <= before.1 + 2 && after.0 < before.0 + 4096, "{before:?} KiB and descriptors, then {after:?}");
     assert_unharmed(share);
-}
-
-fn resident(share: &Share9p) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", share.server.serving())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-fn descriptors(share: &Share9p) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", share.server.serving())).unwrap().count()
 }
 
 // CVE-2018-19489, CVE-2021-20181: fids, walks and renames race

@@ -9,6 +9,7 @@ use postern_server::p9::message::*;
 use postern_server::p9::wire::{Put, Text};
 use postern_tests::p9::{ROOT, frame};
 use postern_tests::prelude::*;
+use postern_tests::process;
 use postern_tests::share::Scratch;
 use postern_tests::stream::{connect, listen, receive};
 
@@ -111,7 +112,7 @@ fn cve_2026_8348_clients_with_all_fids_there_are_are_told_so_and_cost_no_more() 
             }
         }
         assert_eq!(refused, 1024 + 1, "one fid is the root's");
-        *peak = resident(server.0.id());
+        *peak = process::memory(server.0.id());
     }
     // The heap need not be as compact the second time; what leaked would be there twice.
     assert!(peaks[0] < 256 << 10 && peaks[1] < peaks[0] / 2 * 3, "{peaks:?} KiB");
@@ -147,10 +148,4 @@ fn enfile(from: &mut impl Read) -> u32 {
             1
         }
     }
-}
-
-fn resident(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

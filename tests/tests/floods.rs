@@ -1,0 +1,185 @@
+//! A server that the guest has taken over floods, stalls and leaves: the host is not used up, and nothing stays.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+use std::time::Duration;
+
+use postern_ipc::channel::{Channel, take};
+use postern_ipc::frame::FRAME_MAX;
+use postern_ipc::hello::{CHANNELS_MAX, Hello, News, VERSION, receive_news, send_hello};
+use postern_ipc::id::Caller;
+use postern_ipc::op::{Kind as Row, Stat};
+use postern_tests::hostile::tried;
+use postern_tests::prelude::{Kind, apply, promise};
+use postern_tests::process::{cpu_time, descriptors, memory};
+use postern_tests::share::Scratch;
+use postern_tests::sweep::{Request, requests};
+use postern_tests::twin::{self, Twin};
+
+/// How long whoever has nothing to do is watched.
+const A_MOMENT: Duration = Duration::from_millis(400);
+/// What a helper may have more than one that was just started, KiB: buffers, thread stacks.
+const MORE_MEMORY: u64 = 16 << 10;
+
+/// Checks that a process does nothing.
+fn assert_idle(pid: u32) {
+    let before = cpu_time(pid);
+    std::thread::sleep(A_MOMENT);
+    let spent = cpu_time(pid) - before;
+    assert!(spent < A_MOMENT / 4, "{spent:?} of {A_MOMENT:?} spent on nothing");
+}
+
+/// Requests that bring much, answer much or give a descriptor.
+fn heavy() -> Vec<Request> {
+    let rows = [Row::Open, Row::Lookup, Row::OpenDir, Row::ListXattr, Row::Write, Row::SetXattr, Row::Create];
+    requests().into_iter().filter(|request| rows.contains(&request.kind)).step_by(7).collect()
+}
+
+/// Sends until the helper takes no more; says how many it took.
+fn send_until_full(channel: &Channel, requests: &[Request], twin: &Twin) -> usize {
+    rustix::io::ioctl_fionbio(channel, true).unwrap();
+    let sent = requests.iter().cycle().zip(1..).take_while(|(request, serial)| {
+        let frame = request.frame(*serial, Caller::Root);
+        (0..50).any(|_| {
+            let sent = channel.send(&[&frame, &request.data], &[twin.root.as_fd()]).is_ok();
+            if !sent {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            sent
+        })
+    });
+    let count = sent.count();
+    rustix::io::ioctl_fionbio(channel, false).unwrap();
+    count
+}
+
+// postern-security(7): CPU, memory and descriptors used on the host stay within limits
+#[apply(promise)]
+fn answers_that_nobody_takes_cost_a_stall_and_no_more(on: Kind) {
+    let mut twin = Twin::new(on);
+    let helper = twin.helper();
+    let before = (memory(helper), descriptors(helper));
+    let sent = send_until_full(&twin.channel, &heavy(), &twin);
+    assert_idle(helper);
+    assert_idle(twin.warden.id());
+    let after = (memory(helper), descriptors(helper));
+    assert!(
+        after.0 < before.0 + MORE_MEMORY && after.1 < before.1 + 8,
+        "{before:?} KiB and descriptors, then {after:?}"
+    );
+    let mut buffer = vec![0; FRAME_MAX];
+    for _ in 0..sent {
+        assert_ne!(twin.channel.receive(&mut buffer).unwrap().len, 0, "an answer is missing");
+    }
+    let root = twin.root.try_clone().unwrap();
+    let frame = twin.frame(Caller::Root, &Stat {}, 0);
+    twin.exchange(&frame, b"", &[root.as_fd()]);
+    assert_eq!((twin.helper(), twin.errors()), (helper, 0));
+    tried("answers not taken", sent);
+}
+
+/// A hostile server with so many channels.
+fn greet(on: Kind, channels: u16) -> (Scratch, UnixStream, Child, Vec<Channel>, OwnedFd) {
+    let (scratch, socket, warden) = twin::start(on, &[]);
+    send_hello(&socket, &Hello { version: VERSION, channels, wants_map: false }).unwrap();
+    assert!(matches!(receive_news(&socket), Ok(News::Welcome(_))), "{}", scratch.log());
+    let root = take(&socket).unwrap();
+    let channels = (0..channels).map(|_| take(&socket).unwrap().into()).collect();
+    (scratch, socket, warden, channels, root)
+}
+
+// postern-ipc: CHANNELS_MAX
+#[apply(promise)]
+fn as_many_channels_as_may_be_all_flooded_stay_within_limits(on: Kind) {
+    let (scratch, _socket, mut warden, channels, root) = greet(on, CHANNELS_MAX);
+    let helper = twin::children(warden.id()).pop().unwrap();
+    let before = descriptors(helper);
+    let requests = heavy();
+    let mut attempts = 0;
+    for channel in &channels {
+        rustix::io::ioctl_fionbio(channel, true).unwrap();
+        for (request, serial) in requests.iter().cycle().zip(1..).take(200) {
+            let frame = request.frame(serial, Caller::Root);
+            attempts += usize::from(channel.send(&[&frame, &request.data], &[root.as_fd()]).is_ok());
+        }
+    }
+    std::thread::sleep(A_MOMENT);
+    assert_idle(helper);
+    let (memory, held) = (memory(helper), descriptors(helper));
+    // A frame in, a frame out, a stack.
+    let most = u64::from(CHANNELS_MAX) * 3 * FRAME_MAX as u64 / 1024 + MORE_MEMORY;
+    assert!(memory < most, "{memory} KiB of {most}");
+    assert!(held < before + 3 * channels.len(), "{held} descriptors, {before} before");
+    tried("requests on all channels", attempts);
+    assert_eq!(warden.try_wait().unwrap(), None, "{}", scratch.log());
+    warden.kill().unwrap();
+    warden.wait().unwrap();
+    scratch.assert_contained();
+}
+
+// postern-helper(8): a server that is gone takes its helper along
+#[apply(promise)]
+fn a_server_that_leaves_at_any_point_of_a_greeting_leaves_nothing_behind(on: Kind) {
+    let mut attempts = 0;
+    for length in [0, 1, 15, 16, 17, 100, 511] {
+        let (scratch, mut socket, mut warden) = twin::start(on, &[]);
+        socket.write_all(&vec![0; length]).unwrap();
+        // Half of a greeting may be all there is for a while: nobody spins meanwhile.
+        if length == 511 {
+            assert_idle(warden.id());
+        }
+        drop(socket);
+        assert!(twin::ends(&mut warden), "after {length} bytes: {}", scratch.log());
+        attempts += 1;
+    }
+    // Welcome, the root, three channels.
+    for taken in 0..=5 {
+        for half in [false, true] {
+            let (scratch, socket, mut warden) = twin::start(on, &[]);
+            send_hello(&socket, &Hello { version: VERSION, channels: 3, wants_map: false }).unwrap();
+            if taken > 0 {
+                assert!(matches!(receive_news(&socket), Ok(News::Welcome(_))), "{}", scratch.log());
+            }
+            let given: Vec<_> = (1..taken).map(|_| take(&socket).unwrap()).collect();
+            let helper = twin::children(warden.id()).pop();
+            if half {
+                socket.shutdown(std::net::Shutdown::Write).unwrap();
+            } else {
+                drop(socket);
+            }
+            assert!(twin::ends(&mut warden), "after {taken}: {}", scratch.log());
+            assert!(helper.is_none_or(twin::goes), "after {taken}: {}", scratch.log());
+            drop(given);
+            scratch.assert_contained();
+            attempts += 1;
+        }
+    }
+    tried("leaving while greeting", attempts);
+}
+
+// postern-helper(8): a server that is gone takes its helper along
+#[apply(promise)]
+fn a_server_that_leaves_with_requests_in_flight_leaves_nothing_behind(on: Kind) {
+    let requests = heavy();
+    for (request, serial) in requests.iter().zip(1..) {
+        let mut twin = Twin::new(on);
+        let helper = twin.helper();
+        let frame = request.frame(serial, Caller::Root);
+        for _ in 0..3 {
+            twin.channel.send(&[&frame, &request.data], &[twin.root.as_fd()]).unwrap();
+        }
+        let other = UnixStream::pair().unwrap().0;
+        if serial % 2 == 0 {
+            // Its channels first.
+            twin.channel = Channel::from(OwnedFd::from(other.try_clone().unwrap()));
+        }
+        twin.socket = other;
+        assert!(twin::ends(&mut twin.warden), "{}", twin.scratch.log());
+        assert!(twin::goes(helper), "{}", twin.scratch.log());
+        assert_eq!(twin.errors(), 0, "{}", twin.scratch.log());
+        twin.assert_contained();
+    }
+    tried("leaving with requests in flight", requests.len());
+}
