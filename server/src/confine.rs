@@ -140,8 +140,8 @@ pub fn filter(walker: Walker, frontend: &[Call], mode: Mode) -> Result<(), Fatal
     Program::new(calls(walker).chain(frontend), mode)?.apply_to_all_threads()
 }
 
-/// Who walks decides whether there is a way to a name at all.
-fn calls<'a>(walker: Walker) -> impl Iterator<Item = &'a Call> {
+/// The list without what a frontend adds. Who walks decides whether there is a way to a name at all.
+pub fn calls<'a>(walker: Walker) -> impl Iterator<Item = &'a Call> {
     CALLS.iter().chain(if walker == Walker::Server { WALKING } else { &[] })
 }
 

@@ -30,6 +30,8 @@ pub mod p9;
 pub mod peers;
 pub mod process;
 pub mod proxy;
+#[cfg(target_arch = "x86_64")]
+pub mod puppet;
 pub mod ring;
 pub mod share;
 pub mod stream;
