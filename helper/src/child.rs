@@ -3,10 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use nix::libc;
-use nix::sys::signal::Signal as Named;
 use postern_ipc::channel::Channel;
 use postern_ipc::{Errno, Result};
+use postern_policy::death::Witness;
 use postern_policy::fatal::{Fatal, Started, Step as _};
 use postern_policy::journal;
 use rustix::process::{
@@ -28,14 +27,22 @@ const DYING: Duration = Duration::from_secs(5);
 
 /// A helper at work.
 #[derive(Debug)]
-pub(crate) struct Helper(OwnedFd);
+pub(crate) struct Helper {
+    pid: Pid,
+    process: OwnedFd,
+}
 
 /// The server's ends of its channels. Once handed over they are the server's alone, so that a helper sees them close.
 pub(crate) type Ends = Vec<Channel>;
 
 impl Helper {
     /// Forks one that serves so many channels, and waits until its walls stand. `share` is made in the new process.
-    pub(crate) fn start(channels: u16, share: impl FnOnce() -> Started<Share>, walls: Walls) -> Started<(Self, Ends)> {
+    pub(crate) fn start(
+        channels: u16,
+        share: impl FnOnce() -> Started<Share>,
+        walls: Walls,
+        witness: &Witness,
+    ) -> Started<(Self, Ends)> {
         let step = "start the helper";
         let pairs: Vec<_> = (0..channels).map(|_| Channel::pair()).collect::<Result<_>>().step(step)?;
         let (ends, served): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -49,7 +56,7 @@ impl Helper {
             std::process::exit(ending.status())
         };
         drop((served, ready));
-        let helper = Self(pidfd_open(pid, PidfdFlags::empty()).step(step)?);
+        let helper = Self { pid, process: pidfd_open(pid, PidfdFlags::empty()).step(step)? };
         let mut text = [0; REASON];
         let heard = told.receive(&mut text).step(step)?;
         let said = text.get(..heard.len).unwrap_or_default();
@@ -58,7 +65,7 @@ impl Helper {
         }
         let status = helper.end().step(step)?;
         Err(match (said, status) {
-            (b"", Some(status)) => Fatal::new(step, format!("it {}", death(&status))),
+            (b"", Some(status)) => Fatal::new(step, format!("it {}", witness.death(pid, &status))),
             (b"", None) => Fatal::new(step, "it cannot be killed"),
             (why, _) => Fatal::relayed(String::from_utf8_lossy(why).into_owned()),
         })
@@ -66,10 +73,15 @@ impl Helper {
 
     /// Readable once it is dead.
     pub(crate) fn process(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.process.as_fd()
     }
 
-    /// What it died of.
+    /// What it died of, for people.
+    pub(crate) fn death(&self, status: &WaitIdStatus, witness: &Witness) -> String {
+        witness.death(self.pid, status)
+    }
+
+    /// How it ended.
     pub(crate) fn status(&self) -> Result<Option<WaitIdStatus>> {
         Ok(waitid(WaitId::PidFd(self.process()), WaitIdOptions::EXITED)?)
     }
@@ -117,19 +129,4 @@ fn be(
 /// A warden that does not hear it is gone, and takes the helper along.
 fn say(wire: &Channel, text: &[u8]) {
     let _ = wire.send(&[text, b""], &[]);
-}
-
-/// What a helper died of, for the log.
-pub(crate) fn death(status: &WaitIdStatus) -> String {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => format!("exited with status {code}"),
-        (_, Some(libc::SIGSYS)) => {
-            "made a system call that is not on its list (the kernel's log has its number)".into()
-        }
-        (_, Some(number)) => match Named::try_from(number) {
-            Ok(signal) => format!("was ended by {signal}"),
-            Err(_) => format!("was ended by signal {number}"),
-        },
-        _ => "ended".into(),
-    }
 }

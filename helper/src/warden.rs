@@ -12,6 +12,7 @@ use nix::libc;
 use postern_ipc::channel::pass;
 use postern_ipc::hello::{CHANNELS_MAX, Hello, News, Share as Facts, VERSION, receive_hello, send_news};
 use postern_ipc::{Errno, Result};
+use postern_policy::death::Witness;
 use postern_policy::fatal::{Fatal, Started, Step as _};
 use postern_policy::limit::Rate;
 use postern_policy::sandbox::namespace::{self, User};
@@ -21,7 +22,7 @@ use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::process::{Pid, fchdir, getppid};
 
 use crate::args::Args;
-use crate::child::{Ends, Helper, death};
+use crate::child::{Ends, Helper};
 use crate::clone::{Clone, Place};
 use crate::ending::Ending;
 use crate::event::{Event, Others};
@@ -47,19 +48,24 @@ pub(crate) fn run(args: &Args, socket: &UnixStream) -> Started<Ending> {
     let identity = Identity::decide(args)?;
     let plan = Plan::of(args)?;
     let closed = guard::closed(&dir, args.shared_dir.display(), &identity)?;
-    let hello = greet(socket, &identity)?;
+    let (hello, server) = greet(socket, &identity)?;
     log::info!("{}: {}", args.shared_dir.display(), identity.root());
+    let witness = Witness::call();
     let clone = enter(args, &identity, dir)?;
     let guard = Guard::decide(args, &identity, clone.mount.source, closed);
     let host_root = identity.is_host_root();
-    let warden = Warden { args, clone, guard, plan, channels: hello.channels, host_root };
+    let warden = Warden { args, clone, guard, plan, channels: hello.channels, host_root, witness };
     let others = Others::new(socket).step("wait for signals")?;
     warden.confine()?;
-    warden.watch(socket, &others)
+    let ended = warden.watch(socket, &others)?;
+    if let Some(how) = server.and_then(|pid| warden.witness.killed(pid)) {
+        log::error!("the server {how}");
+    }
+    Ok(ended)
 }
 
-/// Hears what the server wants, and maps its user namespace if it has one.
-fn greet(socket: &UnixStream, identity: &Identity) -> Started<Hello> {
+/// Hears what the server wants and who it is, and maps its user namespace if it has one.
+fn greet(socket: &UnixStream, identity: &Identity) -> Started<(Hello, Option<Pid>)> {
     let step = "shake hands with the server";
     socket.set_write_timeout(Some(PATIENCE)).step(step)?;
     let (hello, pid) = receive_hello(socket).step(step)?;
@@ -70,8 +76,9 @@ fn greet(socket: &UnixStream, identity: &Identity) -> Started<Hello> {
     if !(1..=CHANNELS_MAX).contains(&hello.channels) {
         return Err(Fatal::new(step, format!("it asks for {} channels, 1 to {CHANNELS_MAX} may be", hello.channels)));
     }
+    let server = Pid::from_raw(pid);
     if hello.wants_map {
-        let pid = Pid::from_raw(pid).ok_or_else(|| Fatal::new(step, "it has no process id here"))?;
+        let pid = server.ok_or_else(|| Fatal::new(step, "it has no process id here"))?;
         let ids = mapper::ids_of(pid)?;
         if identity.may_be_had_by(ids) || Some(pid) == getppid() {
             let (maps, uid, gid) = identity.for_server(ids)?;
@@ -85,7 +92,7 @@ fn greet(socket: &UnixStream, identity: &Identity) -> Started<Hello> {
             );
         }
     }
-    Ok(hello)
+    Ok((hello, server))
 }
 
 /// The share, and the way to a process's own descriptors, which is not in its root any more.
@@ -135,6 +142,7 @@ struct Warden<'a> {
     plan: Option<Plan>,
     channels: u16,
     host_root: bool,
+    witness: Witness,
 }
 
 impl Warden<'_> {
@@ -168,7 +176,7 @@ impl Warden<'_> {
                     refuse(socket);
                     return Ok(Ending::Protocol);
                 }
-                _ => log::error!("the helper {}", death(&status)),
+                _ => log::error!("the helper {}", helper.death(&status, &self.witness)),
             }
             let Some((another, ends)) = self.replace(&mut rate, others)? else { return Ok(Ending::Done) };
             helper = another;
@@ -198,7 +206,7 @@ impl Warden<'_> {
 
     fn start(&self) -> Started<(Helper, Ends)> {
         let walls = Walls { seccomp: self.args.seccomp, landlock: !self.args.no_landlock };
-        Helper::start(self.channels, || self.share(), walls)
+        Helper::start(self.channels, || self.share(), walls, &self.witness)
     }
 
     /// As a new helper sees it: the numbers are those of whoever opens them.

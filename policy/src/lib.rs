@@ -10,6 +10,7 @@
 //! Nothing here is unsafe.
 #![forbid(unsafe_code)]
 
+pub mod death;
 pub mod fatal;
 pub mod host;
 pub mod idmap;

@@ -153,6 +153,9 @@ const WALKING: &[Call] = &[
     Call::at(libc::SYS_readlinkat, "what a symbolic link says"),
 ];
 
+/// linux/wait.h
+const P_PID: u32 = 1;
+
 /// What every server does.
 const CALLS: &[Call] = &[
     Call::at(libc::SYS_fstatfs, "STATFS"),
@@ -178,6 +181,7 @@ const CALLS: &[Call] = &[
     Call::at(libc::SYS_epoll_ctl, "waits for the kicks of another ring"),
     Call::at(libc::SYS_getsockopt, "the VMM's socket for requests of ours is one").eq(1, bits(libc::SOL_SOCKET)),
     Call::at(libc::SYS_fstat, "the size of guest memory"),
+    Call::any(libc::SYS_waitid, "what the helper's warden died of").eq(0, P_PID).eq(3, bits(libc::WEXITED)),
     Call::any(libc::SYS_futex, "locks and the pool's queue"),
     Call::any(libc::SYS_mmap, "guest memory, heap").only(2, bits(libc::PROT_READ | libc::PROT_WRITE)),
     Call::any(libc::SYS_munmap, "guest memory, heap"),

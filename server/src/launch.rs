@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
 
 use nix::unistd::{Group, User, chown};
@@ -135,13 +135,13 @@ fn find_group(name: &str) -> Result<nix::unistd::Gid, Fatal> {
     found.ok_or_else(|| Fatal::new(format!("find the group {name} (--socket-group)"), "there is none of that name"))
 }
 
-/// The socket to the helper: the one passed, or that of a helper started here.
+/// The socket to the helper: the one passed, or that of a helper started here, which is this process's child.
 ///
 /// # Errors
 /// Says what is wrong with the descriptor or the program.
-pub fn helper(share: &ShareArgs, process: &ProcessArgs) -> Result<UnixStream, Fatal> {
+pub fn helper(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option<Child>), Fatal> {
     match share.sock_fd {
-        Some(number) => passed(number),
+        Some(number) => Ok((passed(number)?, None)),
         None => start(share, process),
     }
 }
@@ -161,7 +161,7 @@ fn passed(number: RawFd) -> Result<UnixStream, Fatal> {
     }
 }
 
-fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<UnixStream, Fatal> {
+fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option<Child>), Fatal> {
     let program = share.helper.clone().map_or_else(find, Ok)?;
     let step = || format!("start the helper {}", program.display());
     let (ours, theirs) = UnixStream::pair().step(step())?;
@@ -191,8 +191,8 @@ fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<UnixStream, Fatal> 
     command.arg("--seccomp").arg(process.seccomp.to_string());
     command.arg("--log-level").arg(process.log_level.to_string().to_lowercase());
     command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
-    command.spawn().step(step()).map_err(|fatal| fatal.hint("name its program by --helper"))?;
-    Ok(ours)
+    let child = command.spawn().step(step()).map_err(|fatal| fatal.hint("name its program by --helper"))?;
+    Ok((ours, Some(child)))
 }
 
 /// Beside this program, else where packages put it; never by $PATH.

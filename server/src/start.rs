@@ -9,9 +9,11 @@ use postern_ipc::client::Links;
 use postern_ipc::hello::{self, News, receive_news};
 use postern_ipc::model::Model;
 use postern_ipc::{Errno, Result};
+use postern_policy::death;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::journal;
 use postern_policy::sandbox::seccomp::Call;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::args::{ProcessArgs, ShareArgs};
 use crate::fs::tree::{Limits, Settings, Share, Tree};
@@ -28,6 +30,8 @@ pub struct Start<'a> {
 pub struct Met<'a> {
     process: &'a ProcessArgs,
     helper: UnixStream,
+    /// The helper's process, if it was started here.
+    child: Option<Pid>,
     links: Arc<Links>,
     walker: Walker,
     /// The share.
@@ -58,7 +62,8 @@ impl<'a> Start<'a> {
     /// # Errors
     /// Says what is wrong with the helper or the share.
     pub fn meet(self, share: &ShareArgs, settings: Settings, channels: u16) -> std::result::Result<Met<'a>, Fatal> {
-        let helper = launch::helper(share, self.process)?;
+        let (helper, child) = launch::helper(share, self.process)?;
+        let child = child.as_ref().map(Pid::from_child);
         let descriptors = confine::step_down(self.process, self.user.as_ref())?;
         let (facts, walker) = confine::meet(&helper, channels)?;
         let step = "open the share";
@@ -68,7 +73,7 @@ impl<'a> Start<'a> {
         let share = Share { root, links: Arc::clone(&links), walker, model };
         let limits = Limits { descriptors, nodes: self.process.max_nodes };
         let tree = Arc::new(Tree::new(share, limits, settings).step(step)?);
-        Ok(Met { process: self.process, helper, links, walker, tree, readonly, host_root, model })
+        Ok(Met { process: self.process, helper, child, links, walker, tree, readonly, host_root, model })
     }
 }
 
@@ -83,12 +88,15 @@ impl Met<'_> {
         calls: &[Call],
         threads: impl FnOnce() -> std::result::Result<T, Fatal>,
     ) -> std::result::Result<T, Fatal> {
-        let Self { process, helper, links, walker, readonly, .. } = self;
+        let Self { process, helper, child, links, walker, readonly, .. } = self;
         confine::renounce(process.no_landlock)?;
         let (running, is_running) = std::sync::mpsc::channel();
         let listen = move || {
             drop(running);
             attend(&helper, &links);
+            if let Some(death) = child.and_then(death) {
+                log::error!("the helper's warden {death}");
+            }
         };
         std::thread::Builder::new().name("news".into()).spawn(listen).step("start a thread")?;
         // A thread that has only begun still makes system calls which the filter does not allow.
@@ -102,6 +110,12 @@ impl Met<'_> {
 
 fn take_channels(helper: &UnixStream, count: u16) -> Result<Vec<Channel>> {
     (0..count).map(|_| take(helper).map(Channel::from)).collect()
+}
+
+/// What the helper's process died of, once it has, if it did not simply end.
+fn death(child: Pid) -> Option<String> {
+    let status = waitid(WaitId::Pid(child), WaitIdOptions::EXITED).ok()??;
+    status.terminating_signal().map(|_| death::of(child, &status))
 }
 
 /// Listens to what the warden says as long as it is there.

@@ -14,6 +14,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
     SeccompRule,
 };
+use syscalls::Sysno;
 
 use crate::fatal::Fatal;
 
@@ -48,6 +49,12 @@ enum Test {
 /// A C `int` as the kernel compares it, for the tables.
 pub const fn bits(value: libc::c_int) -> u32 {
     u32::from_ne_bytes(value.to_ne_bytes())
+}
+
+/// A system call as people name it: `ioctl (16)`.
+pub fn named(number: libc::c_long) -> String {
+    let known = usize::try_from(number).ok().and_then(Sysno::new);
+    known.map_or_else(|| format!("a call without a name ({number})"), |call| format!("{} ({number})", call.name()))
 }
 
 impl Call {
@@ -259,6 +266,12 @@ mod tests {
         let sorted = by_number(&calls);
         assert_eq!(sorted.get(&libc::SYS_openat).unwrap().len(), 2);
         assert!(Program::new(&calls, Mode::Kill).unwrap().0.unwrap().len() > 10);
+    }
+
+    #[test]
+    fn a_number_without_a_name_is_a_number() {
+        assert_eq!(named(libc::SYS_openat), format!("openat ({})", libc::SYS_openat));
+        assert_eq!([named(-1), named(9999)], ["a call without a name (-1)", "a call without a name (9999)"]);
     }
 
     #[test]
