@@ -3,6 +3,7 @@
 //! Lock order: a [`Link`]'s own lock, then the news. A link has one request under way.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub struct Links {
     links: Box<[Mutex<Link>]>,
     news: Mutex<Standing>,
     changed: Condvar,
+    hops: AtomicU64,
 }
 
 /// How it stands with the helper.
@@ -61,12 +63,22 @@ impl Links {
     pub fn new(channels: Vec<Channel>) -> Self {
         let fresh = channels.iter().map(|_| None).collect();
         let links = channels.into_iter().map(|channel| Mutex::new(Link::new(channel))).collect();
-        Self { links, news: Mutex::new(Standing { fresh, ended: false }), changed: Condvar::new() }
+        Self {
+            links,
+            news: Mutex::new(Standing { fresh, ended: false }),
+            changed: Condvar::new(),
+            hops: AtomicU64::new(0),
+        }
     }
 
     /// How many.
     pub fn count(&self) -> usize {
         self.links.len()
+    }
+
+    /// How often something was asked.
+    pub fn hops(&self) -> u64 {
+        self.hops.load(Ordering::Relaxed)
     }
 
     /// From now on this thread uses link `index`, which no other thread should use.
@@ -100,6 +112,7 @@ impl Links {
         data: &[u8],
         take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
     ) -> Result<R> {
+        self.hops.fetch_add(1, Ordering::Relaxed);
         let index = MINE.get();
         let mut link = lock(self.links.get(index).or(self.links.first()).ok_or(Errno::EIO)?);
         let mut again = O::REPEATABLE;

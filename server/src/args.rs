@@ -359,6 +359,9 @@ pub struct ProcessArgs {
     /// Log to syslog instead of the standard error output
     #[arg(long)]
     pub syslog: bool,
+    /// Keep figures of requests, and tell them to who connects there (postern stat PATH)
+    #[arg(long, value_name = "PATH")]
+    pub stats_socket: Option<PathBuf>,
     /// What becomes of a process that makes a system call it has no use for: kill, log, none
     #[arg(long, value_name = "MODE", default_value_t)]
     pub seccomp: seccomp::Mode,

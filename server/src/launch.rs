@@ -46,6 +46,14 @@ pub fn socket(args: &SocketArgs) -> Result<Socket, Fatal> {
     listen(path, args.socket_user.as_deref(), args.socket_group.as_deref()).map(Socket::Listening)
 }
 
+/// Where those who ask for figures come from: whoever starts the server, and root.
+///
+/// # Errors
+/// Says what is wrong with the path.
+pub fn stats(process: &ProcessArgs) -> Result<Option<UnixListener>, Fatal> {
+    process.stats_socket.as_deref().map(|path| listen(path, None, None)).transpose()
+}
+
 /// Where clients on a stream come from.
 ///
 /// # Errors

@@ -14,4 +14,5 @@ pub mod proxy;
 pub mod qemu;
 pub mod quota;
 pub mod start;
+pub mod stats;
 pub mod vhost;

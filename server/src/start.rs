@@ -1,7 +1,8 @@
 //! What every frontend begins with: meet the helper, and serve from behind walls.
 
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use nix::unistd::User;
 use postern_ipc::channel::{Channel, take};
@@ -18,12 +19,13 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use crate::args::{ProcessArgs, ShareArgs};
 use crate::fs::tree::{Limits, Settings, Share, Tree};
 use crate::fs::walk::Walker;
-use crate::{confine, heap, launch};
+use crate::{confine, heap, launch, stats};
 
 /// A process that is still what it was started as: the time to make sockets.
 pub struct Start<'a> {
     process: &'a ProcessArgs,
     user: Option<User>,
+    stats: Option<UnixListener>,
 }
 
 /// A share whose helper is there, before the walls.
@@ -32,6 +34,7 @@ pub struct Met<'a> {
     helper: UnixStream,
     /// The helper's process, if it was started here.
     child: Option<Pid>,
+    stats: Option<UnixListener>,
     links: Arc<Links>,
     walker: Walker,
     /// The share.
@@ -45,16 +48,16 @@ pub struct Met<'a> {
 }
 
 impl<'a> Start<'a> {
-    /// Opens the log; finds whom to become.
+    /// Opens the log; finds whom to become, and listens for who asks for figures.
     ///
     /// # Errors
-    /// Says what is wrong with the log or the user.
+    /// Says what is wrong with the log, the user or the socket.
     pub fn new(process: &'a ProcessArgs) -> std::result::Result<Self, Fatal> {
         heap::settle();
         journal::open("postern-server", process.log_level, process.syslog)?;
         // The standard hook may look for symbols in files, which a filter answers by killing.
         std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
-        Ok(Self { process, user: confine::user(&process.user)? })
+        Ok(Self { process, user: confine::user(&process.user)?, stats: launch::stats(process)? })
     }
 
     /// Becomes another user, and meets the helper, for so many channels.
@@ -73,7 +76,8 @@ impl<'a> Start<'a> {
         let share = Share { root, links: Arc::clone(&links), walker, model };
         let limits = Limits { descriptors, nodes: self.process.max_nodes };
         let tree = Arc::new(Tree::new(share, limits, settings).step(step)?);
-        Ok(Met { process: self.process, helper, child, links, walker, tree, readonly, host_root, model })
+        let Self { process, stats, .. } = self;
+        Ok(Met { process, helper, child, stats, links, walker, tree, readonly, host_root, model })
     }
 }
 
@@ -88,24 +92,37 @@ impl Met<'_> {
         calls: &[Call],
         threads: impl FnOnce() -> std::result::Result<T, Fatal>,
     ) -> std::result::Result<T, Fatal> {
-        let Self { process, helper, child, links, walker, readonly, .. } = self;
+        let Self { process, helper, child, stats, links, walker, readonly, .. } = self;
         confine::renounce(process.no_landlock)?;
-        let (running, is_running) = std::sync::mpsc::channel();
+        if let Some(listener) = stats {
+            let links = Arc::clone(&links);
+            aside("stats", move || stats::socket::tell(&listener, &links))?;
+        }
         let listen = move || {
-            drop(running);
             attend(&helper, &links);
             if let Some(death) = child.and_then(death) {
                 log::error!("the helper's warden {death}");
             }
         };
-        std::thread::Builder::new().name("news".into()).spawn(listen).step("start a thread")?;
-        // A thread that has only begun still makes system calls which the filter does not allow.
-        let _ = is_running.recv() as std::result::Result<(), _>;
+        aside("news", listen)?;
         let made = threads()?;
         confine::filter(walker, calls, process.seccomp)?;
         log::info!("ready{}", if readonly { ", read-only" } else { "" });
         Ok(made)
     }
+}
+
+/// Starts a thread, and waits until it runs: one that has only begun still makes system calls which the filter does not
+/// allow.
+fn aside(name: &str, act: impl FnOnce() + Send + 'static) -> std::result::Result<(), Fatal> {
+    let (running, is_running) = std::sync::mpsc::channel();
+    let begin = move || {
+        drop::<Sender<()>>(running);
+        act();
+    };
+    std::thread::Builder::new().name(name.into()).spawn(begin).step("start a thread")?;
+    let _ = is_running.recv();
+    Ok(())
 }
 
 fn take_channels(helper: &UnixStream, count: u16) -> Result<Vec<Channel>> {

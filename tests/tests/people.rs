@@ -258,7 +258,7 @@ fn every_option_is_in_the_manual_and_every_one_of_the_manual_is_there() {
             "postern-server.1",
         ),
         ("postern-helper", &[&["--help"]], "postern-helper.8"),
-        ("postern", &[&["run", "--help"]], "postern.1"),
+        ("postern", &[&["run", "--help"], &["doctor", "--help"], &["stat", "--help"]], "postern.1"),
     ] {
         let said = forms.iter().map(|form| String::from_utf8(say(program, form).stdout).unwrap());
         let help: BTreeSet<_> = said

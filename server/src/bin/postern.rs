@@ -1,15 +1,17 @@
 //! `postern`: the front command for people.
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_server::doctor::{self, Patient};
 use postern_server::fuse::TAG_MAX;
+use postern_server::stats::view::Figures;
 
 /// The program that serves.
 const SERVER: &str = "postern-server";
@@ -30,6 +32,21 @@ enum Action {
     Run(Run),
     /// Look whether this host can share directories, and say what would mend it if not
     Doctor(Doctor),
+    /// Show what a server does, every second
+    Stat(Stat),
+}
+
+#[derive(Args)]
+struct Stat {
+    /// The server's --stats-socket
+    #[arg(value_name = "SOCKET")]
+    path: PathBuf,
+    /// Show once what it has done since it was started
+    #[arg(long)]
+    once: bool,
+    /// Seconds from one look to the next
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "once")]
+    interval: u16,
 }
 
 #[derive(Args)]
@@ -57,6 +74,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Action::Run(args) => run(&args).map(|never| match never {}),
         Action::Doctor(args) => examine(&args),
+        Action::Stat(args) => watch(&args),
     };
     match done {
         Ok(code) => code,
@@ -71,6 +89,22 @@ fn examine(args: &Doctor) -> Result<ExitCode, Fatal> {
     let (text, works) = doctor::report(&doctor::examine(&Patient::here(args.dir.as_deref())));
     tell(&text).step("say what was found")?;
     Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Shows figures until the server is gone, or nobody looks any more.
+fn watch(args: &Stat) -> Result<ExitCode, Fatal> {
+    let mut before = Figures::ask(&args.path)?;
+    if args.once {
+        tell(&before.table()).step("show the figures")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    loop {
+        std::thread::sleep(Duration::from_secs(args.interval.into()));
+        let now = Figures::ask(&args.path)?;
+        tell(&format!("{clear}{}\n", now.since(&before).table())).step("show the figures")?;
+        before = now;
+    }
 }
 
 /// Becomes the server.

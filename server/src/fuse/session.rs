@@ -18,6 +18,7 @@ use super::init::negotiate;
 use super::op::{self, Answered, Pace};
 use super::settings::Settings;
 use crate::fs::Fs;
+use crate::stats;
 use crate::vhost::{Device, Outcome, Place, Request};
 
 /// Most bytes of a request that are copied: an extended attribute with its name is the longest. The data of WRITE stays
@@ -99,16 +100,15 @@ impl<F: Fs> Session<F> {
         if place == Place::Worker && pace == Pace::Slow {
             return Outcome::Later;
         }
-        let began = log::log_enabled!(log::Level::Debug).then(std::time::Instant::now);
+        let watch = stats::watch();
         let done = self.act(header, request, place);
-        if let Some(began) = began {
-            let outcome = done.map_or_else(|errno| format!("{errno:?}"), |bytes| format!("{bytes} bytes"));
-            let micros = began.elapsed().as_micros();
-            log::debug!("{name} node={} uid={} -> {outcome} {micros}us", header.nodeid, header.uid);
+        if done == Err(Errno::EAGAIN) && place == Place::Worker {
+            return Outcome::Later;
         }
+        let number = u8::try_from(header.opcode).unwrap_or(0);
+        watch.end(number, name, done.err(), format_args!(" node={} uid={}", header.nodeid, header.uid));
         match done {
             _ if answered == Answered::Never => Outcome::Done(0),
-            Err(Errno::EAGAIN) if place == Place::Worker => Outcome::Later,
             Err(errno) => refuse(request, header.unique, errno),
             Ok(bytes) => reply(request, header.unique, 0, bytes),
         }

@@ -13,6 +13,7 @@ use super::op::{self, Pace};
 use super::user::Users;
 use super::wire::{Get, Put, Reader, Text};
 use crate::fs::{Fs, Wait};
+use crate::stats;
 use crate::vhost::{Outcome, Place};
 
 /// Least bytes of a message that a client may ask for. As QEMU: P9_MIN_MSIZE
@@ -186,14 +187,13 @@ impl<F: Fs> Session<F> {
         if call.place == Place::Worker && pace == Pace::Slow {
             return Outcome::Later;
         }
-        let began = log::log_enabled!(log::Level::Debug).then(std::time::Instant::now);
+        let watch = stats::watch();
         let done = self.act(&mut call);
-        if let Some(began) = began {
-            let outcome = done.map_or_else(|errno| format!("{errno:?}"), |bytes| format!("{bytes} bytes"));
-            log::debug!("{name} tag={} -> {outcome} {}us", header.tag, began.elapsed().as_micros());
+        if done == Err(Errno::EAGAIN) && call.place == Place::Worker {
+            return Outcome::Later;
         }
+        watch.end(header.kind, name, done.err(), format_args!(" tag={}", header.tag));
         match done {
-            Err(Errno::EAGAIN) if call.place == Place::Worker => Outcome::Later,
             Err(errno) => self.refuse(&mut call, errno),
             Ok(bytes) => reply(&mut call, header.kind.saturating_add(1), bytes),
         }

@@ -27,6 +27,16 @@ pub(super) enum Answer {
     Message(Result<Reply>),
 }
 
+impl Answer {
+    /// Why the request failed, if it did.
+    pub(super) fn failed(&self) -> Option<Errno> {
+        match self {
+            Self::Open(Err(errno)) | Self::Message(Err(errno)) => Some(*errno),
+            Self::Open(Ok(_)) | Self::Message(Ok(_)) => None,
+        }
+    }
+}
+
 macro_rules! requests {
     ($($number:literal $row:ident $answer:ident;)*) => {
         /// Does a request and says how it is called; ENOSYS for an unknown one.

@@ -17,6 +17,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlag
 use super::op::{Answer, dispatch};
 use super::wire::{self, HEADER, PAYLOAD_MAX};
 use crate::fs::Fs;
+use crate::stats;
 
 /// Bytes of answers that wait for company at most.
 const WAITING_MAX: usize = 64 * 1024;
@@ -34,9 +35,9 @@ pub fn serve<F: Fs>(fs: &F, qemu: UnixStream) -> std::result::Result<(), &'stati
             }
             continue;
         };
-        let began = std::time::Instant::now();
+        let watch = stats::watch();
         let (name, answer) = dispatch(fs, kind, payload);
-        log::debug!("{name} -> {} {}us", outcome(&answer), began.elapsed().as_micros());
+        watch.end(u8::try_from(kind).unwrap_or(0), name, answer.failed(), format_args!(""));
         let sent = match answer {
             Answer::Message(answer) => {
                 answers.extend(wire::message(answer));
@@ -51,13 +52,6 @@ pub fn serve<F: Fs>(fs: &F, qemu: UnixStream) -> std::result::Result<(), &'stati
         if sent.is_err() || (answers.len() > WAITING_MAX && send(&qemu, &mut answers).is_err()) {
             return Ok(());
         }
-    }
-}
-
-fn outcome(answer: &Answer) -> String {
-    match answer {
-        Answer::Open(Err(errno)) | Answer::Message(Err(errno)) => format!("{errno:?}"),
-        _ => "ok".into(),
     }
 }
 

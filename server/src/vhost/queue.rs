@@ -20,6 +20,7 @@ use super::patience::Patience;
 use super::pool::Pool;
 use super::request::Request;
 use super::ring::{Available, Broken, Ring, Used};
+use crate::stats;
 
 /// Most requests answered before the guest is told.
 const BATCH: usize = 16;
@@ -309,6 +310,7 @@ impl Worker {
         let queue = Arc::clone(&self.queue);
         loop {
             let kicked = queue.wait();
+            stats::slept();
             self.patience.woke();
             loop {
                 if queue.wanted.load(Ordering::SeqCst) || !self.serve(&queue, kicked) {
@@ -339,7 +341,11 @@ impl Worker {
 
     /// Looks for more with the guest's kicks still off; gives whether to go on.
     fn watch(&mut self, queue: &Queue, front: &mut Front) -> std::result::Result<bool, Broken> {
-        self.patience.watch(|| Ok(queue.wanted.load(Ordering::Relaxed) || front.available.look()?))
+        let found = self.patience.watch(|| Ok(queue.wanted.load(Ordering::Relaxed) || front.available.look()?))?;
+        if found {
+            stats::looked();
+        }
+        Ok(found)
     }
 
     fn take(&mut self, queue: &Arc<Queue>, front: &mut Front) -> std::result::Result<Taken, Broken> {
