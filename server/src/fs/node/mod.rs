@@ -153,15 +153,11 @@ impl Nodes {
     /// ENFILE if it is one too many.
     pub fn found(&self, parent: NodeId, name: &FileName, attr: &Attr) -> Result<NodeId> {
         let mut table = self.lock();
-        let seen = Seen::new(parent, name);
-        let known =
-            table.by_identity.get(&attr.id).and_then(|id| table.nodes.get(id)).and_then(|node| node.seen.as_ref());
-        let other = !known.is_some_and(|known| known.is(parent, name));
-        let found = table.found(Some(seen), Identity::of(attr));
-        let spare = found.ok().filter(|_| other && self.by_name).and_then(|node| table.unpin(node));
+        let (node, moved) = table.found(Some((parent, name)), Identity::of(attr))?;
+        let spare = if moved && self.by_name { table.unpin(node) } else { None };
         drop(table);
         drop(spare);
-        found
+        Ok(node)
     }
 
     /// A file without a name was made: it keeps its descriptor for as long as it lives.
@@ -169,7 +165,7 @@ impl Nodes {
     /// # Errors
     /// ENFILE if it is one too many.
     pub fn nameless(&self, attr: &Attr, pin: OwnedFd) -> Result<NodeId> {
-        let node = self.lock().found(None, Identity::of(attr))?;
+        let (node, _) = self.lock().found(None, Identity::of(attr))?;
         self.hold(node, Arc::new(pin));
         Ok(node)
     }

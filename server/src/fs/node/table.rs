@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
-use postern_ipc::Result;
 use postern_ipc::attr::FileId;
+use postern_ipc::name::FileName;
+use postern_ipc::{Errno, Result};
 
 use super::{Identity, Seen};
 use crate::fs::{NodeId, ROOT};
@@ -77,24 +78,25 @@ impl Table {
         }
     }
 
-    /// The node that a file is, with one more reference of the guest; a new one if need be.
+    /// The node that a file is, with one more reference of the guest; a new one if need be. Tells besides whether its
+    /// name is another than before.
     ///
     /// # Errors
     /// ENFILE if it is one too many.
-    pub(super) fn found(&mut self, seen: Option<Seen>, identity: Identity) -> Result<NodeId> {
+    pub(super) fn found(&mut self, at: Option<(NodeId, &FileName)>, identity: Identity) -> Result<(NodeId, bool)> {
         let known = self.by_identity.get(&identity.id).copied();
         let node = match known.filter(|id| self.nodes.get(id).is_some_and(|node| node.identity == identity)) {
             Some(node) => node,
             None => self.add(identity)?,
         };
-        if let Some(entry) = self.nodes.get_mut(&node) {
-            entry.lookups = entry.lookups.saturating_add(1);
-            let same = matches!((&entry.seen, &seen), (Some(a), Some(b)) if a.parent == b.parent && a.name == b.name);
-            if !same && node != ROOT {
-                self.see(node, seen);
-            }
+        let Some(entry) = self.nodes.get_mut(&node) else { return Err(Errno::ESTALE) };
+        entry.lookups = entry.lookups.saturating_add(1);
+        let same = matches!((&entry.seen, at), (Some(seen), Some((parent, name))) if seen.is(parent, name));
+        let moved = !same && node != ROOT;
+        if moved {
+            self.see(node, at.map(|(parent, name)| Seen::new(parent, name)));
         }
-        Ok(node)
+        Ok((node, moved))
     }
 
     fn add(&mut self, identity: Identity) -> Result<NodeId> {
