@@ -19,6 +19,8 @@ mod ending;
 mod event;
 mod guard;
 mod identity;
+#[cfg(test)]
+mod layers;
 mod mapper;
 mod model;
 mod op;

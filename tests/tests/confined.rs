@@ -25,6 +25,16 @@ enum Who {
 /// What one of the processes of a share does with a call.
 fn fate(on: Kind, who: Who, door: Door, number: libc::c_long, args: impl FnOnce(&mut Puppet) -> [u64; 6]) -> Fate {
     let share = on.setup().plant(|host| host.write("f", b"hello")).serve();
+    fate_in(&share, who, door, number, args)
+}
+
+fn fate_in(
+    share: &Share,
+    who: Who,
+    door: Door,
+    number: libc::c_long,
+    args: impl FnOnce(&mut Puppet) -> [u64; 6],
+) -> Fate {
     share.lookup("f").unwrap();
     let server = share.server.child.id();
     let pid = match who {
@@ -289,4 +299,34 @@ fn a_helper_is_killed_for_what_somebody_would_want_of_it(on: Kind) {
     }
     assert_eq!(own, HELPERS.len());
     tried("wishes of a taken-over helper", rows.len());
+}
+
+/// What a server with weaker walls gets that opens a file of the share by itself, and one that changes its mode.
+fn opened_and_changed(on: Kind, weaker: &[&str]) -> [Fate; 2] {
+    [(libc::SYS_openat, libc::O_RDONLY as u64), (libc::SYS_fchmodat, 0o644)].map(|(number, flags)| {
+        let setup = on.setup().plant(|host| host.write("f", b"hello"));
+        let share = weaker.iter().fold(setup, |setup, arg| setup.arg(arg)).serve();
+        let root = descriptor_of(share.server.child.id(), &share.host.path(""));
+        fate_in(&share, Who::Server, Door::Own, number, |puppet| [root, puppet.put(b"f\0"), flags, 0, 0, 0])
+    })
+}
+
+/// The number by which a process holds a file.
+fn descriptor_of(pid: u32, path: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let wanted = std::fs::metadata(path).unwrap();
+    let mut held = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|fd| fd.unwrap());
+    let same = |meta: std::fs::Metadata| (meta.dev(), meta.ino()) == (wanted.dev(), wanted.ino());
+    let found = held.find(|fd| std::fs::metadata(fd.path()).is_ok_and(same));
+    found.unwrap().file_name().to_str().unwrap().parse().unwrap()
+}
+
+// landlock(7), seccomp(2): two walls, of which the second alone stops what is not opening
+#[apply(promise)]
+fn each_wall_of_a_server_holds_alone_what_it_is_there_for(on: Kind) {
+    let walls = |weaker| opened_and_changed(on, weaker);
+    assert_eq!(walls(&[]), [Fate::Killed; 2]);
+    assert_eq!(walls(&["--no-landlock"]), [Fate::Killed; 2]);
+    assert_eq!(walls(&["--seccomp=none"])[0], Fate::Returned(-i64::from(libc::EACCES)));
+    assert!(matches!(walls(&["--seccomp=none", "--no-landlock"])[0], Fate::Returned(3..)));
 }
