@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn no_list_lets_a_process_be_made_a_program_be_run_or_a_mount_be_changed() {
+    fn cve_2018_16359_no_list_lets_a_process_be_made_a_program_be_run_or_a_mount_be_changed() {
         let never = [
             libc::SYS_clone,
             libc::SYS_clone3,

@@ -371,7 +371,7 @@ fn a_lease_does_not_hold_the_helper_up_for_long() {
 
 // CVE-2022-0358: a file made in a set-group-id directory by a stranger to the group kept the bit.
 #[test]
-fn a_supplementary_group_counts_in_a_set_group_id_directory() {
+fn cve_2022_0358_a_supplementary_group_counts_in_a_set_group_id_directory() {
     let dir = dir();
     let sut = Sut::new(dir.path(), &["--allow-setid"]);
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o2777)).unwrap();

@@ -29,7 +29,7 @@ fn namespace(pid: u32, kind: &str) -> std::path::PathBuf {
 
 // seccomp(2): "SECCOMP_SET_MODE_FILTER", mode 2 of proc(5), on every thread that serves
 #[apply(promise)]
-fn every_thread_that_serves_is_filtered(share: &Share) {
+fn debian_1144050_every_thread_that_serves_in_these_tests_is_filtered(share: &Share) {
     share.put("f", b"x").unwrap();
     let [server, _, helper] = processes(share);
     for thread in [server, helper].into_iter().flat_map(threads) {

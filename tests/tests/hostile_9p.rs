@@ -175,7 +175,7 @@ fn random_bytes_do_no_harm(share: &Share9p) {
 
 // CVE-2016-7116: "../" in names. path_resolution(7): a component has no '/', no NUL, at most 255 bytes
 #[apply(promise)]
-fn a_bad_name_names_nothing(share: &Share9p) {
+fn cve_2016_7116_a_bad_name_names_nothing(share: &Share9p) {
     bait(share);
     let file = share.walk("f").unwrap();
     for name in &bad_names() {
@@ -272,7 +272,7 @@ fn a_symbolic_link_leads_nowhere(share: &Share9p) {
 
 // CVE-2017-7471: names relative to the root of the attach
 #[apply(promise)]
-fn the_root_cannot_be_moved_or_removed(share: &Share9p) {
+fn cve_2017_7471_the_root_cannot_be_moved_or_removed(share: &Share9p) {
     bait(share);
     let [remove, rename] = [(); 2].map(|()| share.walk("").unwrap());
     assert_refused(share, &frame(&Tremove { fid: remove }, 1, 0));
@@ -283,7 +283,7 @@ fn the_root_cannot_be_moved_or_removed(share: &Share9p) {
 
 // CVE-2023-2861: FIFOs, sockets and devices are opened by the guest's kernel, never by the server
 #[apply(promise)]
-fn a_special_file_is_not_opened(share: &Share9p) {
+fn cve_2023_2861_a_special_file_is_not_opened(share: &Share9p) {
     let fifo = Tmknod { dfid: ROOT, name: Text(b"p"), mode: S_IFIFO | 0o600, major: 0, minor: 0, gid: 0 };
     share.call::<_, Rmknod>(&fifo).unwrap();
     for flags in [O_RDONLY, O_WRONLY, O_RDWR | O_TRUNC] {
@@ -357,7 +357,7 @@ fn values_that_fids_hold_have_a_bound(share: &Share9p) {
 
 // CVE-2016-9102 to 9106: memory and descriptors leak with each request of a kind
 #[apply(promise)]
-fn a_flood_of_one_kind_leaves_nothing_behind(share: &Share9p) {
+fn cve_2016_8576_cve_2017_7377_a_flood_of_one_kind_leaves_nothing_behind(share: &Share9p) {
     bait(share);
     let round = |count: usize| {
         for _ in 0..count {
@@ -384,7 +384,7 @@ fn a_flood_of_one_kind_leaves_nothing_behind(share: &Share9p) {
 
 // CVE-2018-19489, CVE-2021-20181: fids, walks and renames race
 #[apply(promise)]
-fn requests_in_flight_together_race_without_harm(share: &Share9p) {
+fn cve_2018_19489_cve_2021_20181_requests_in_flight_together_race_without_harm(share: &Share9p) {
     bait(share);
     share.host.mkdir("d/e");
     share.host.write("d/e/f", b"x");
@@ -420,7 +420,7 @@ fn requests_in_flight_together_race_without_harm(share: &Share9p) {
 
 // CVE-2018-19364, CVE-2026-48004, CVE-2026-93834: the path of a fid is changed by Twstat and used by another request
 #[apply(promise)]
-fn cve_2018_19364_a_rename_by_twstat_races_without_harm(share: &Share9p) {
+fn cve_2026_48004_cve_2026_93834_a_rename_by_twstat_races_without_harm(share: &Share9p) {
     bait(share);
     share.host.mkdir("d/e");
     share.host.write("d/e/g", b"x");

@@ -52,7 +52,7 @@ fn assert_ring_harms_nobody(share: &Share) {
 
 // path_resolution(7): a component of a path is a filename: no '/', no NUL, at most 255 bytes
 #[apply(promise)]
-fn a_bad_name_names_nothing(share: &Share) {
+fn libkrun_329_arcbox_474_a_bad_name_names_nothing(share: &Share) {
     bait(share);
     let file = share.lookup("f").unwrap().nodeid;
     for name in bad_names() {
@@ -118,7 +118,7 @@ fn a_symbolic_link_leads_nowhere(share: &Share) {
 
 // open(2): FIFOs, sockets and devices are opened by the guest's kernel, never by the server
 #[apply(promise)]
-fn a_special_file_is_not_opened(share: &Share) {
+fn cve_2020_35517_a_special_file_is_not_opened(share: &Share) {
     use nix::sys::stat::SFlag;
     for (name, kind) in [("p", SFlag::S_IFIFO), ("s", SFlag::S_IFSOCK), ("null", SFlag::S_IFCHR)] {
         share.host.mknod(name, kind);
@@ -219,7 +219,7 @@ fn an_unknown_file_handle_is_bad(share: &Share) {
 
 // FUSE: a file handle belongs to the node it was opened on
 #[apply(promise)]
-fn a_file_handle_of_another_node_is_bad(share: &Share) {
+fn fuse_id_confusion_a_file_handle_of_another_node_is_bad(share: &Share) {
     bait(share);
     let (file, other) = (share.open("f", O_RDWR).unwrap(), share.lookup("d/f").unwrap().nodeid);
     let mixed = File { node: other, ..file };
@@ -253,7 +253,7 @@ fn poke(share: &Share, ring: usize, request: &Request<'_>) {
 
 // FUSE: every request has a least size
 #[apply(promise)]
-fn a_request_cut_short_is_refused(share: &Share) {
+fn virtiofsd_a_request_cut_short_is_refused(share: &Share) {
     bait(share);
     for opcode in (1..=53).filter(|&opcode| opcode != opcode::DESTROY && opcode != opcode::INIT) {
         for len in 0..=64 {
@@ -281,7 +281,7 @@ fn a_request_that_lies_about_its_length_is_refused(share: &Share) {
 
 // FUSE: "size" of WRITE, SETXATTR and IOCTL is the length of what follows
 #[apply(promise)]
-fn data_that_is_not_there_is_not_written(share: &Share) {
+fn crosvm_508645172_data_that_is_not_there_is_not_written(share: &Share) {
     bait(share);
     let file = share.open("f", O_RDWR).unwrap();
     for size in [11, 4096, 1 << 20, u32::MAX] {
@@ -476,7 +476,7 @@ fn offer(share: &Share, chain: &[Descriptor]) {
 
 // virtio 1.2, 2.7.5.2: "Drivers MUST NOT add a descriptor chain" that loops
 #[apply(promise)]
-fn a_chain_that_loops_ends(on: Kind) {
+fn cve_2026_16457_a_chain_that_loops_ends(on: Kind) {
     for next in [0, 1] {
         hostile_ring(on, |share| {
             let (request, reply) = good_request(share);
@@ -510,7 +510,7 @@ fn a_head_outside_the_table_is_not_taken(on: Kind) {
 
 // virtio 1.2, 2.7.5: an address of the guest's memory; postern-server(1): one outside it is answered with an error, not dropped
 #[apply(promise)]
-fn a_buffer_outside_memory_is_an_error(on: Kind) {
+fn cve_2023_41051_a_buffer_outside_memory_is_an_error(on: Kind) {
     for addr in [0, 0x1000, u64::MAX, u64::MAX - 39, 1 << 63] {
         hostile_ring(on, |share| {
             let (_, reply) = good_request(share);
@@ -625,7 +625,7 @@ fn an_endless_indirect_table_is_bounded(on: Kind) {
 
 // virtio 1.2, 2.7.13.3: "idx always increments", by no more than the entries there are
 #[apply(promise)]
-fn an_available_index_out_of_range_is_no_work(on: Kind) {
+fn cve_2026_50626_an_available_index_out_of_range_is_no_work(on: Kind) {
     for jump in [1025, 0x4000, 0x8000, u16::MAX] {
         hostile_ring(on, |share| {
             let mut ring = share.fuse().vmm.ring(1);

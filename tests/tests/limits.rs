@@ -58,7 +58,7 @@ fn nodes_without_names_are_kept_among_many(on: Kind) {
 
 // open(2): "EMFILE  The per-process limit on the number of open file descriptors has been reached"; "ENFILE"
 #[apply(behaviour)]
-fn too_many_open_files_are_refused_and_harm_nobody(on: Kind) {
+fn cve_2020_10717_too_many_open_files_are_refused_and_harm_nobody(on: Kind) {
     let share = on.setup().few_descriptors().serve();
     share.host.write("f", b"hello");
     share.host.write("g", b"there");

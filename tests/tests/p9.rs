@@ -253,7 +253,7 @@ fn an_unlinked_open_file_lives_until_its_fid_goes(share: &Share9p) {
 
 // CVE-2023-1386: the guest's driver leaves it to the server to clear set-id bits
 #[apply(promise)]
-fn a_write_by_another_than_root_takes_set_id_bits_away(share: &Share9p) {
+fn cve_2023_1386_a_write_by_another_than_root_takes_set_id_bits_away(share: &Share9p) {
     for (uid, bits) in [(1000, 0), (NONUNAME, 0), (0, 0o4000)] {
         let name = format!("f{uid}");
         share.host.write(&name, b"x");

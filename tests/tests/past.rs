@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use postern_tests::kind::to_host;
 use postern_tests::prelude::*;
 
 /// Descriptors and resident memory of all processes of a share: count, KiB.
@@ -211,26 +212,60 @@ fn cve_2026_63318_a_read_only_file_is_not_emptied_by_o_trunc(on: Kind) {
     assert_eq!(share.host.read("f"), b"kept");
 }
 
+// The groups of whoever starts the server: a file made in a directory of one of them kept its set-group-id bit.
+#[apply(promise)]
+fn cve_2022_0358_groups_of_who_starts_the_server_are_not_the_guests(on: Kind) {
+    let group = to_host(&on.gids(), 50).unwrap().to_string();
+    // Nobody but root has groups to give.
+    let words = ["setpriv", "--groups", &group, "--"];
+    let share = on.setup().under(if on.is_ordinary_user() { &[] } else { &words }).serve();
+    share.host.mkdir("d");
+    share.host.chown("d", 0, 50);
+    share.host.chmod("d", 0o2777);
+    share.as_user(1000).create("d/f", O_RDWR, 0o2755).unwrap();
+    let made = share.host.stat("d/f");
+    assert_eq!((made.owner, made.perm()), (ids(1000, 50), 0o755));
+}
+
+// vmm-sys-util before 0.12 believed a length that it decoded, vm-memory before 0.12.2 one of a region.
+#[test]
+fn cve_2023_50711_cve_2023_41051_crates_that_had_them_are_newer() {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let lock = std::fs::read_to_string(top.join("Cargo.lock")).unwrap();
+    for (name, least) in [("vmm-sys-util", [0, 12, 0]), ("vm-memory", [0, 12, 2])] {
+        let start = format!("name = \"{name}\"\nversion = \"");
+        let found = lock.split(&start).skip(1);
+        let versions: Vec<Vec<u32>> = found
+            .map(|rest| rest.split('"').next().unwrap().split('.').map(|part| part.parse().unwrap()).collect())
+            .collect();
+        assert!(!versions.is_empty() && versions.iter().all(|version| version[..] >= least[..]), "{name} {versions:?}");
+    }
+}
+
 /// postern-security(7): each of its rows names a test, which there is.
 #[test]
 fn every_row_of_the_manual_names_a_test() {
     let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let page = std::fs::read_to_string(top.join("man/postern-security.7")).unwrap();
-    let sources = [
-        "tests/tests",
-        "helper/tests",
-        "helper/src",
-        "ipc/src",
-        "server/src/vhost",
-        "server/src/vhost/tests",
-        "server/src/proxy",
-        "server/src/fs",
-    ];
-    let files = sources.iter().flat_map(|dir| std::fs::read_dir(top.join(dir)).unwrap());
-    let source: String = files.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok()).collect();
+    let mut left = ["tests/tests", "helper", "ipc/src", "policy/src", "server/src"].map(|dir| top.join(dir)).to_vec();
+    let mut source = String::new();
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            source += &std::fs::read_to_string(path).unwrap();
+        }
+    }
     let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(".Li ")).collect();
     assert!(named.len() > 30, "{}", named.len());
     for name in named {
         assert!(source.contains(&format!("fn {name}(")), "{name}");
+    }
+    // Each fault that has a number has a test of that number.
+    let headings = page.split("\n.Ss ").skip(1).map(|row| row.split_once('\n').unwrap());
+    for (heading, row) in headings {
+        for number in heading.split(['(', ')', ',', ' ']).filter(|word| word.starts_with("CVE-")) {
+            assert!(row.contains(&number.to_lowercase().replace('-', "_")), "{number}");
+        }
     }
 }

@@ -253,7 +253,7 @@ fn requests_that_come_together_are_answered_one_by_one(proxy: &mut Proxy) {
 }
 
 #[apply(promise)]
-fn the_generation_is_told_in_64_bits(proxy: &mut Proxy) {
+fn virtfs_proxy_helper_the_generation_is_told_in_64_bits(proxy: &mut Proxy) {
     create(proxy, "//f");
     let told = proxy.ask(GETVERSION, &[p("//f")]).unwrap();
     assert_eq!(u64::from_ne_bytes(told.try_into().unwrap()), u64::from(proxy.host.version("f")));
@@ -261,7 +261,7 @@ fn the_generation_is_told_in_64_bits(proxy: &mut Proxy) {
 
 // virtfs-proxy-helper trusts the size over the value's length, and stores its heap.
 #[apply(promise)]
-fn a_value_that_is_not_as_long_as_its_size_says_is_not_stored(proxy: &mut Proxy) {
+fn virtfs_proxy_helper_a_value_that_is_not_as_long_as_its_size_says_is_not_stored(proxy: &mut Proxy) {
     create(proxy, "//f");
     for size in [0, 4, 6, 2000, 65_535, u32::MAX] {
         let set = [p("//f"), p("user.a"), S(b"value"), D(size), D(0)];
@@ -274,7 +274,7 @@ fn a_value_that_is_not_as_long_as_its_size_says_is_not_stored(proxy: &mut Proxy)
 
 // QEMU copies the answer without looking at its length.
 #[apply(promise)]
-fn no_answer_is_longer_than_asked_for(proxy: &mut Proxy) {
+fn qemu_proxy_client_no_answer_is_longer_than_asked_for(proxy: &mut Proxy) {
     assert_eq!(proxy.status(SYMLINK, &[D(0), D(0), p("0123456789"), p("//s")]), Ok(0));
     assert_eq!(proxy.string(READLINK, &[p("//s"), D(4)]).unwrap(), b"0123");
     create(proxy, "//f");
@@ -466,7 +466,7 @@ fn a_request_longer_than_any_ends_the_connection_with_a_line(proxy: &mut Proxy) 
 
 // A server that is asked for a descriptor and answers nothing makes QEMU 7.2 take the size of its request for one.
 #[apply(promise)]
-fn every_request_is_answered_while_helpers_die(proxy: &mut Proxy) {
+fn qemu_proxy_client_every_request_is_answered_while_helpers_die(proxy: &mut Proxy) {
     create(proxy, "//f");
     let (mut opened, mut failed) = (0, 0);
     for round in 0..40 {

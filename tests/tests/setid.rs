@@ -143,7 +143,7 @@ fn a_new_owner_clears_set_id_bits(share: &Share) {
 
 // capabilities(7): "if the file's contents are changed ... its security.capability extended attribute is removed"
 #[apply(behaviour)]
-fn a_write_takes_file_capabilities_away(share: &Share) {
+fn cve_2021_20263_a_write_takes_file_capabilities_away(share: &Share) {
     share.put("f", b"hello").unwrap();
     let net_raw: Vec<u8> = [0x0200_0001_u32, 1 << 13, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
     share.setxattr("f", "security.capability", &net_raw, 0).unwrap();
