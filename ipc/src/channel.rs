@@ -152,6 +152,19 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd> {
     }
 }
 
+/// Closes what the caller of this program has left open above the standard error output, but for the numbers that its
+/// command line names. Only for start-up, as [`inherited`].
+///
+/// # Errors
+/// If /proc/self/fd cannot be read.
+pub fn close_inherited(named: &[Option<RawFd>]) -> Result<()> {
+    let entries = std::fs::read_dir("/proc/self/fd")?;
+    let open: Vec<RawFd> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    // 0, 1 and 2 are refused; that of the directory itself is closed by now.
+    open.into_iter().filter(|number| !named.contains(&Some(*number))).for_each(|number| drop(inherited(number)));
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -110,6 +110,7 @@ fn settle(own: Option<(Uid, Gid)>) -> Result<Walker, Fatal> {
         Err(Errno::EPERM) => {}
         left => left.step(step)?,
     }
+    caps::bound(&[])?;
     become_ids(uid, gid).step(step)?;
     Ok(Walker::Server)
 }

@@ -42,7 +42,7 @@ fn serve() -> Result<(), Fatal> {
 
 fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
     let Virtiofs { socket, device, share, threads, process, .. } = args;
-    let start = Start::new(process)?;
+    let start = Start::new(process, &[socket.fd, share.sock_fd])?;
     let vmms = launch::socket(socket)?;
     let (queues, pool) = (device.num_request_queues, threads.thread_pool_size);
     let met = start.meet(share, args.tree()?, queues.saturating_add(pool))?;
@@ -56,7 +56,7 @@ fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
 
 fn serve_p9(args: &P9) -> Result<(), Fatal> {
     let P9 { way, share, guest, threads, process } = args;
-    let start = Start::new(process)?;
+    let start = Start::new(process, &[way.fd, share.sock_fd])?;
     let vmms = launch::socket(&way.vmm())?;
     let pool = threads.thread_pool_size;
     let met = start.meet(share, guest.tree(), pool.saturating_add(1))?;
@@ -71,7 +71,7 @@ fn serve_p9(args: &P9) -> Result<(), Fatal> {
 
 fn serve_stream(args: &P9) -> Result<(), Fatal> {
     let P9 { way, share, guest, threads, process } = args;
-    let start = Start::new(process)?;
+    let start = Start::new(process, &[way.stream_fd, share.sock_fd])?;
     let clients = launch::clients(way)?;
     let (slots, pool) = (if way.listen.is_some() { way.clients } else { 1 }, threads.thread_pool_size);
     let channels = pool.saturating_add(1).saturating_mul(slots);
@@ -95,7 +95,7 @@ fn serve_stream(args: &P9) -> Result<(), Fatal> {
 /// QEMU asks one thing at a time, and removes the socket's path when it connects: there is one thread, and one QEMU.
 fn serve_proxy(args: &Proxy, background: bool) -> Result<(), Fatal> {
     let Proxy { socket, share, process, .. } = args;
-    let start = Start::new(process)?;
+    let start = Start::new(process, &[socket.fd, share.sock_fd])?;
     let qemus = launch::socket(socket)?;
     if background {
         dropin::background(share.shared_dir.as_deref())?;

@@ -1,11 +1,12 @@
 //! What every frontend begins with: meet the helper, and serve from behind walls.
 
+use std::os::fd::RawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use nix::unistd::User;
-use postern_ipc::channel::{Channel, take};
+use postern_ipc::channel::{Channel, close_inherited, take};
 use postern_ipc::client::Links;
 use postern_ipc::hello::{self, News, receive_news};
 use postern_ipc::model::Model;
@@ -48,12 +49,14 @@ pub struct Met<'a> {
 }
 
 impl<'a> Start<'a> {
-    /// Opens the log; finds whom to become, and listens for who asks for figures.
+    /// Closes what the caller has left open, but for descriptors `named` on the command line; opens the log; finds whom
+    /// to become, and listens for who asks for figures.
     ///
     /// # Errors
     /// Says what is wrong with the log, the user or the socket.
-    pub fn new(process: &'a ProcessArgs) -> std::result::Result<Self, Fatal> {
+    pub fn new(process: &'a ProcessArgs, named: &[Option<RawFd>]) -> std::result::Result<Self, Fatal> {
         heap::settle();
+        close_inherited(named).step("close the descriptors of its caller")?;
         journal::open("postern-server", process.log_level, process.syslog)?;
         // The standard hook may look for symbols in files, which a filter answers by killing.
         std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));

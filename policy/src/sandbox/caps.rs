@@ -21,18 +21,27 @@ pub struct Need {
 /// # Errors
 /// If the kernel refuses.
 pub fn keep(list: &[Need]) -> Result<(), Fatal> {
+    bound(list)?;
     let list: CapsHashSet = list.iter().map(|need| need.capability).collect();
     let permitted = told(caps::read(None, CapSet::Permitted))?;
-    if told(caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP))? {
-        for capability in told(caps::read(None, CapSet::Bounding))?.difference(&list) {
-            told(caps::drop(None, CapSet::Bounding, *capability))?;
-        }
-    }
     told(caps::clear(None, CapSet::Ambient))?;
     told(caps::clear(None, CapSet::Inheritable))?;
     let kept = permitted.intersection(&list).copied().collect();
     told(caps::set(None, CapSet::Effective, &kept))?;
     told(caps::set(None, CapSet::Permitted, &kept))
+}
+
+/// Cuts the bounding set to `list` where this process may do that. Who is root and will be somebody else may not later.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn bound(list: &[Need]) -> Result<(), Fatal> {
+    if !told(caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP))? {
+        return Ok(());
+    }
+    let list: CapsHashSet = list.iter().map(|need| need.capability).collect();
+    let bounding = told(caps::read(None, CapSet::Bounding))?;
+    bounding.difference(&list).try_for_each(|capability| told(caps::drop(None, CapSet::Bounding, *capability)))
 }
 
 fn told<T>(result: Result<T, impl Display>) -> Result<T, Fatal> {
