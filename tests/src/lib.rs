@@ -29,6 +29,7 @@ pub mod mounts;
 pub mod p9;
 pub mod peers;
 pub mod process;
+pub mod processes;
 pub mod proxy;
 #[cfg(target_arch = "x86_64")]
 pub mod puppet;

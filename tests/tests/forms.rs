@@ -14,6 +14,7 @@ use nix::unistd::geteuid;
 use postern_tests::fuse::{LINUX, Link};
 use postern_tests::kind::bin_dir;
 use postern_tests::prelude::*;
+use postern_tests::processes::Processes;
 use postern_tests::share::Scratch;
 use postern_tests::twin::{ends, goes};
 use postern_tests::vmm::{Machine, Vmm};
@@ -175,6 +176,14 @@ fn a_server_met_by_chance_becomes_no_user_of_the_host(on: Kind) {
     let map = proc(pair.server.id(), "uid_map").unwrap();
     let told = pair.scratch.log().contains("it gets no id map");
     assert_eq!((map.trim().is_empty(), told), (!on.has_map(), !on.has_map()), "{map:?}");
+}
+
+// postern-helper(8): PROCESSES, of a tool that has started both
+#[apply(promise)]
+fn each_process_is_what_it_is_promised_to_be(on: Kind) {
+    let pair = Pair::connected(on, FORM);
+    pair.getattr("").unwrap();
+    Processes::managed(on, pair.server.id(), pair.helper.id()).assert_promised();
 }
 
 // postern-server(1): --sock-fd: "a Unix stream or seqpacket socket"

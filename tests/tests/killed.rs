@@ -4,27 +4,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libc::c_long;
-use nix::sys::ptrace;
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 use postern_policy::sandbox::seccomp::named;
 use postern_tests::prelude::*;
+use postern_tests::puppet::{Door, Fate, Puppet};
 use postern_tests::twin::{children, goes};
 
 /// A call that none of the lists has.
 const FORBIDDEN: c_long = libc::SYS_getuid;
 
-/// Makes a process that waits in a system call make another one instead. Its filter judges it as any of its own.
-fn make_call(pid: u32, number: c_long) {
-    let pid = Pid::from_raw(pid as i32);
-    ptrace::attach(pid).unwrap();
-    waitpid(pid, None).unwrap();
-    let mut registers = ptrace::getregs(pid).unwrap();
-    registers.rip -= 2; // at the instruction by which it waits
-    registers.rax = number as u64;
-    registers.orig_rax = u64::MAX; // which is not to be gone on with
-    ptrace::setregs(pid, registers).unwrap();
-    ptrace::detach(pid, None).unwrap();
+/// Its filter judges this as any call of its own.
+fn kill(pid: u32) {
+    assert_eq!(Puppet::hold(pid).call(Door::Own, FORBIDDEN as u64, [0; 6]), Fate::Killed);
 }
 
 /// The line of the log that begins so, once there is one.
@@ -65,7 +55,7 @@ fn a_helper_killed_by_its_filter_is_reported_with_the_call(on: Kind) {
     let share = on.serve();
     let [warden] = children(share.server.child.id())[..] else { panic!("one warden") };
     let [helper] = children(warden)[..] else { panic!("one helper") };
-    make_call(helper, FORBIDDEN);
+    kill(helper);
     assert!(goes(helper));
     let line = line_of(&share, "postern-helper: error: the helper was killed by its seccomp filter");
     assert!(line.ends_with(&how(helper, is_told(on, helper))), "{line}");
@@ -75,11 +65,10 @@ fn a_helper_killed_by_its_filter_is_reported_with_the_call(on: Kind) {
 // postern-helper(8): "Of a server that its filter has killed it says the same"
 #[apply(promise)]
 fn a_server_killed_by_its_filter_is_reported_by_the_warden(on: Kind) {
-    let mut share = on.serve();
+    let share = on.serve();
     let server = share.server.child.id();
     let [warden] = children(server)[..] else { panic!("one warden") };
-    make_call(server, FORBIDDEN);
-    share.server.child.wait().unwrap();
+    kill(server);
     assert!(goes(warden));
     if is_told(on, server) {
         let line = line_of(&share, "postern-helper: error: the server was killed by its seccomp filter");
@@ -92,7 +81,7 @@ fn a_server_killed_by_its_filter_is_reported_by_the_warden(on: Kind) {
 fn a_warden_killed_by_its_filter_is_reported_by_the_server(on: Kind) {
     let share = on.serve();
     let [warden] = children(share.server.child.id())[..] else { panic!("one warden") };
-    make_call(warden, FORBIDDEN);
+    kill(warden);
     let line = line_of(&share, "postern-server: error: the helper's warden was killed by its seccomp filter");
     assert!(line.ends_with(&how(warden, false)), "{line}");
     assert!(share.server.lives());
