@@ -33,12 +33,16 @@ use crate::memory::BASE;
 use crate::ring::{self, Message};
 use crate::vmm::{Machine, Vmm};
 
+mod vhost;
+
+pub use vhost::vhost;
+
 /// Something that takes foreign bytes.
 pub type Target = fn(&[u8]);
 
 /// All of them by name.
 pub const TARGETS: &[(&str, Target)] =
-    &[("frame", frame), ("p9", p9), ("proxy", proxy), ("fuse", fuse), ("chain", chain)];
+    &[("frame", frame), ("p9", p9), ("proxy", proxy), ("fuse", fuse), ("chain", chain), ("vhost", vhost)];
 
 /// What the target of this name takes.
 pub fn target(name: &str) -> Target {
@@ -129,8 +133,8 @@ pub fn proxy(bytes: &[u8]) {
     });
 }
 
-/// A VMM that is the next of the one virtio-fs device of this process, which forgets what the one before it held.
-fn plug() -> Vmm {
+/// A connection to the one virtio-fs device of this process, which forgets what the one before it held.
+fn connect() -> UnixStream {
     static DEVICE: OnceLock<TempDir> = OnceLock::new();
     let place = DEVICE.get_or_init(|| {
         let place = tempfile::tempdir().expect("a directory");
@@ -141,8 +145,12 @@ fn plug() -> Vmm {
         std::thread::spawn(move || transport.serve(Socket::Listening(listener), false));
         place
     });
-    let stream = UnixStream::connect(place.path().join("socket")).expect("served");
-    Vmm::connect(stream, &Machine { queue_size: 256, ..Machine::default() })
+    UnixStream::connect(place.path().join("socket")).expect("served")
+}
+
+/// A VMM that is its next.
+fn plug() -> Vmm {
+    Vmm::connect(connect(), &Machine { queue_size: 256, ..Machine::default() })
 }
 
 /// Requests of a guest's kernel: each is its length and the room for its answer, 16 bits each, and then itself; the
@@ -207,6 +215,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("proxy", seed_of_proxy()),
         ("fuse", seed_of_fuse()),
         ("chain", seed_of_chain()),
+        ("vhost", vhost::seed()),
     ]
 }
 

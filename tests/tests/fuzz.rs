@@ -44,6 +44,11 @@ fn a_guests_driver_may_lay_out_anything() {
 }
 
 #[test]
+fn a_vmm_may_say_anything() {
+    survives("vhost");
+}
+
+#[test]
 fn every_target_has_a_conversation_and_a_test() {
     let tests = include_str!("fuzz.rs");
     for (name, _) in TARGETS {
