@@ -561,3 +561,20 @@ fn a_server_that_speaks_out_of_turn_is_the_end(on: Kind) {
     std::io::Write::write_all(&mut twin.socket, b"hello again").unwrap();
     twin.assert_ended();
 }
+
+// mount_setattr(2): MOUNT_ATTR_NOEXEC; execve(2): "EACCES  The filesystem is mounted noexec"
+#[apply(promise)]
+fn a_donated_program_is_not_executed(on: Kind) {
+    use std::os::fd::AsRawFd;
+    let mut twin = Twin::new(on);
+    twin.host.write("true", &std::fs::read("/bin/true").unwrap());
+    twin.host.chmod("true", 0o755);
+    let pin = twin.pin("true");
+    let (_, given, _) = twin.ask(&open_for(OpenFlags::READ), &[pin.as_fd()]).unwrap();
+    for held in [&pin, &given[0]] {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd());
+        let error = std::process::Command::new(path).status().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    }
+    assert!(std::process::Command::new(twin.host.path("true")).status().unwrap().success());
+}

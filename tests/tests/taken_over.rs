@@ -2,6 +2,7 @@
 //! it for good with one line, what only asks is answered; nothing outside is reached, and the host is not used up.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::sys::stat::SFlag;
 use postern_ipc::Errno;
@@ -12,7 +13,7 @@ use postern_tests::host::snapshot;
 use postern_tests::hostile::tried;
 use postern_tests::kind::to_guest;
 use postern_tests::mounts;
-use postern_tests::prelude::{Kind, apply, promise};
+use postern_tests::prelude::{Host, Kind, apply, promise};
 use postern_tests::sweep::{Request, callers, requests};
 use postern_tests::twin::{Outcome, Twin};
 
@@ -72,6 +73,12 @@ fn no_operation_waits_for_a_descriptor_whose_file_system_never_answers(on: Kind)
     twin.assert_contained();
 }
 
+/// Whose the share is on the host.
+fn owner(host: &Host) -> (u32, u32) {
+    let root = std::fs::metadata(host.path("")).unwrap();
+    (root.uid(), root.gid())
+}
+
 /// The nodes of a share, each pinned, in a directory of their own.
 fn plant(twin: &Twin, dir: &str) -> Vec<OwnedFd> {
     let host = &twin.host;
@@ -88,6 +95,9 @@ fn plant(twin: &Twin, dir: &str) -> Vec<OwnedFd> {
     for (name, kind) in [("p", SFlag::S_IFIFO), ("s", SFlag::S_IFSOCK), ("c", SFlag::S_IFCHR)] {
         host.mknod(&at(name), kind);
     }
+    // Those that make links and special files make them of the host's root.
+    let (uid, gid) = owner(host);
+    ["out", "canary", "p", "s", "c"].iter().for_each(|name| host.chown_host(&at(name), uid, gid));
     let names = ["", "d", "f", "out", "canary", "p", "s", "c", "gone", "lost", "moved", "moved/f"];
     let mut pins: Vec<_> = names.iter().map(|name| twin.pin(at(name).trim_end_matches('/'))).collect();
     pins.push(twin.pin("m"));
@@ -100,9 +110,9 @@ fn plant(twin: &Twin, dir: &str) -> Vec<OwnedFd> {
 /// A share with a submount, and a directory for each row of the table.
 fn planted(on: Kind) -> (Twin, Vec<Vec<OwnedFd>>) {
     mounts::alone();
-    let plant_mount = |host: &postern_tests::Host| {
+    let plant_mount = |host: &Host| {
         host.mkdir("m");
-        mounts::memory(&host.path("m"), (host.uid(0), host.gid(0)));
+        mounts::memory(&host.path("m"), owner(host));
         host.write("m/f", b"hello");
     };
     let twin = Twin::planted(on, &[], plant_mount);
@@ -136,12 +146,13 @@ fn assert_unmoved(twin: &mut Twin, helper: u32) {
 fn assert_owners(twin: &Twin, on: Kind) {
     let mut left = vec![twin.host.path("")];
     while let Some(path) = left.pop() {
-        use std::os::unix::fs::MetadataExt as _;
         let meta = std::fs::symlink_metadata(&path).unwrap();
-        let known = (to_guest(&on.uids(), meta.uid()), to_guest(&on.gids(), meta.gid()));
-        // Pipes, sockets and links were planted by the host's root.
-        let planted = ["out", "canary", "p", "s", "c"].iter().any(|name| path.ends_with(name));
-        assert!(planted || known.0.is_some() && known.1.is_some(), "{}", path.display());
+        let known = match on.security_model() {
+            None => to_guest(&on.uids(), meta.uid()).is_some() && to_guest(&on.gids(), meta.gid()).is_some(),
+            // All is his who shares it.
+            Some(_) => (meta.uid(), meta.gid()) == (on.starter().0.as_raw(), on.starter().1.as_raw()),
+        };
+        assert!(known, "{}", path.display());
         if meta.is_dir() {
             left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }
@@ -229,4 +240,26 @@ fn each_byte_of_each_row_may_be_anything() {
     }
     tried("damaged bytes", attempts);
     twin.assert_contained();
+}
+
+// postern-security(7), where the guest's ids and modes are kept beside the host's
+fn stays_inside(on: Kind) {
+    every_operation_at_every_edge_on_every_node_is_answered_and_stays_inside(on);
+    every_operation_at_every_edge_leaves_a_read_only_share_as_it_was(on);
+    every_operation_as_everybody_leaves_owners_of_the_map(on);
+}
+
+#[test]
+fn every_operation_stays_inside_where_ownership_is_kept_in_attributes() {
+    stays_inside(Kind::MappedXattr);
+}
+
+#[test]
+fn every_operation_stays_inside_where_links_are_kept_as_links() {
+    stays_inside(Kind::MappedLinks);
+}
+
+#[test]
+fn every_operation_stays_inside_where_ownership_is_kept_in_files() {
+    stays_inside(Kind::MappedFile);
 }
