@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use postern_ipc::attr::Mode;
 use postern_ipc::frame;
 use postern_ipc::hello;
@@ -139,6 +140,8 @@ fn connect() -> UnixStream {
     let place = DEVICE.get_or_init(|| {
         let place = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(place.path().join("socket")).expect("a socket");
+        // A VMM may be gone before it is answered. Programs in Rust ignore that signal, libFuzzer's do not.
+        SigSet::from(Signal::SIGPIPE).thread_block().expect("a mask");
         let settings = fuse::Settings { xattr: true, posix_acl: true, ..fuse::Settings::default() };
         let session = fuse::Session::new(Arc::new(Synthetic::default()), settings, 1, None);
         let transport = Transport::new(Arc::new(session), 0, Duration::ZERO).expect("threads");

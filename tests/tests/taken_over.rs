@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use nix::sys::stat::SFlag;
 use postern_ipc::Errno;
-use postern_ipc::id::Caller;
+use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::op::{Kind as Row, Stat};
 use postern_tests::foreign::{FOREIGN, mute};
 use postern_tests::host::snapshot;
@@ -190,6 +190,25 @@ fn every_operation_as_everybody_leaves_owners_of_the_map(on: Kind) {
         }
     }
     tried("callers", attempts);
+    assert_unmoved(&mut twin, helper);
+    assert_owners(&twin, on);
+    mounts::detach_all(&twin.host.path("m"));
+}
+
+// postern-security(7), for whom the kernel is to judge and for whom it is not
+#[apply(promise)]
+fn every_operation_at_every_edge_as_a_user_is_answered_and_stays_inside(on: Kind) {
+    let (mut twin, nodes) = planted(on);
+    let helper = twin.helper();
+    let (uid, gid) = (GuestUid(1), GuestGid(1));
+    let users = [Caller::Alone { uid, gid }, Caller::User { uid, gid, group: Some(GuestGid(2)) }];
+    let mut attempts = 0;
+    for request in requests() {
+        for caller in users {
+            attempts += ask_on_all(&mut twin, &request, caller, &nodes[request.kind as usize]);
+        }
+    }
+    tried("operations of users", attempts);
     assert_unmoved(&mut twin, helper);
     assert_owners(&twin, on);
     mounts::detach_all(&twin.host.path("m"));
