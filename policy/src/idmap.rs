@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use postern_ipc::id::{GuestGid, GuestUid};
+use serde::Deserialize;
 
 use crate::host::{HostGid, HostUid};
 
@@ -15,7 +16,8 @@ use crate::host::{HostGid, HostUid};
 const RANGES_MAX: usize = 340;
 
 /// `count` ids from `inside` on are the ids from `outside` on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Extent {
     /// First id of the guest.
     pub inside: u32,
@@ -51,6 +53,15 @@ impl FromStr for Extent {
         let extent = Self { inside: number(inside)?, outside: number(outside)?, count: number(count)? };
         extent.check()?;
         Ok(extent)
+    }
+}
+
+/// As on the command line.
+impl TryFrom<String> for Extent {
+    type Error = BadMap;
+
+    fn try_from(text: String) -> Result<Self, BadMap> {
+        text.parse()
     }
 }
 

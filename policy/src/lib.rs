@@ -4,6 +4,8 @@
 //! - an id of the host is its own type, cannot travel, and is reached from an id of the guest only through an
 //!   [`idmap::IdMap`]; an id outside the map is an error, never itself;
 //! - a share is read-only or it is not ([`right`]); whoever asks is refused in one place;
+//! - who is given a share that he has only asked for, root's rules say ([`rules`]), and a bad line of theirs gives
+//!   nobody any;
 //! - a wall that cannot be had ends the start ([`fatal::Fatal`]); only an option of its own weakens it, and then a
 //!   warning says so ([`sandbox`]).
 //!
@@ -17,5 +19,6 @@ pub mod idmap;
 pub mod journal;
 pub mod limit;
 pub mod right;
+pub mod rules;
 pub mod sandbox;
 pub mod subid;
