@@ -1,7 +1,7 @@
 //! The command line. postern-helper(8) is its reference.
 
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use log::LevelFilter;
@@ -12,16 +12,22 @@ use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp;
 
 /// Does the credentialed file access of one share, asked by a postern-server.
-#[derive(Parser, Debug)]
+#[derive(Parser, Clone, Debug)]
 #[command(name = "postern-helper", version, max_term_width = 100)]
 pub(crate) struct Args {
     /// Descriptor of a connected Unix socket (stream or seqpacket) whose other end is the server's
-    #[arg(long, value_name = "N")]
-    pub(crate) sock_fd: RawFd,
+    #[arg(long, value_name = "N", required_unless_present = "by_policy")]
+    pub(crate) sock_fd: Option<RawFd>,
 
     /// The directory to share
-    #[arg(long, value_name = "DIR")]
-    pub(crate) shared_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "by_policy")]
+    pub(crate) shared_dir: Option<PathBuf>,
+
+    /// Share what the server at the other end of systemd's socket (LISTEN_FDS) asks for, as /etc/postern/policy.toml
+    /// lets its user
+    #[arg(long, conflicts_with_all = ["sock_fd", "shared_dir", "uid_map", "gid_map", "readonly", "security_model", "fmode",
+        "dmode", "identity", "allow_setid", "allow_devices"])]
+    pub(crate) by_policy: bool,
 
     /// Host user ids of the guest's; as often as there are ranges
     #[arg(long, value_name = ":INSIDE:OUTSIDE:COUNT:")]
@@ -40,11 +46,11 @@ pub(crate) struct Args {
     pub(crate) security_model: SecurityModel,
 
     /// Permission bits of the host's files, octal (mapped-xattr, mapped-file) [default: 600]
-    #[arg(long, value_name = "MODE", value_parser = permissions)]
+    #[arg(long, value_name = "MODE", value_parser = Mode::permissions)]
     pub(crate) fmode: Option<Mode>,
 
     /// Permission bits of the host's directories, octal (mapped-xattr, mapped-file) [default: 700]
-    #[arg(long, value_name = "MODE", value_parser = permissions)]
+    #[arg(long, value_name = "MODE", value_parser = Mode::permissions)]
     pub(crate) dmode: Option<Mode>,
 
     /// Who guest root is: root of the mapped ids only, or the host's root
@@ -132,12 +138,24 @@ impl std::fmt::Display for SecurityModel {
     }
 }
 
-fn permissions(text: &str) -> Result<Mode, String> {
-    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
-    bits.map(Mode::new).ok_or_else(|| "must be an octal number up to 777".into())
+impl From<Model> for SecurityModel {
+    fn from(model: Model) -> Self {
+        match model {
+            Model::Passthrough => Self::Passthrough,
+            Model::None => Self::None,
+            Model::MappedXattr => Self::MappedXattr,
+            Model::MappedLinks => Self::MappedLinks,
+            Model::MappedFile => Self::MappedFile,
+        }
+    }
 }
 
 impl Args {
+    /// The directory, for people.
+    pub(crate) fn shown(&self) -> std::path::Display<'_> {
+        self.shared_dir.as_deref().unwrap_or(Path::new("")).display()
+    }
+
     /// What the share grants.
     pub(crate) fn rights(&self) -> Rights {
         if self.readonly { Rights::READ } else { Rights::READ_WRITE }
@@ -179,5 +197,14 @@ mod tests {
         assert!(line(&["--uid-map=:0:1000:1:", "--identity=host"]).is_err());
         assert!(line(&["--uid-map=0:1000:1"]).is_err());
         assert!(line(&["--rlimit-nofile=3"]).is_err());
+    }
+
+    #[test]
+    fn what_the_policy_decides_is_not_said_on_the_command_line() {
+        let line = |more: &[&str]| Args::try_parse_from(["postern-helper", "--by-policy"].iter().chain(more));
+        assert!(line(&["--syslog", "--max-rate=9"]).is_ok());
+        for more in ["--sock-fd=3", "--shared-dir=/x", "--uid-map=:0:1:1:", "--readonly", "--identity=userns"] {
+            assert!(line(&[more]).is_err(), "{more}");
+        }
     }
 }

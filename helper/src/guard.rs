@@ -44,17 +44,15 @@ impl Guard {
         let guard = Self { setid, devices: host && (args.allow_devices || source.nodev || closed) };
         // A file only stands for what a mapped model's guest makes.
         let mapped = Model::from(args.security_model).is_mapped();
+        let refused = |what: &str, option: &str| {
+            let allowed = if args.by_policy { String::new() } else { format!(" ({option} allows them)") };
+            log::info!("{what} give EPERM: host users can reach {}{allowed}", args.shown());
+        };
         if !guard.setid && !mapped {
-            log::info!(
-                "set-id bits and file capabilities give EPERM: host users can reach {} (--allow-setid allows them)",
-                args.shared_dir.display()
-            );
+            refused("set-id bits and file capabilities", "--allow-setid");
         }
         if host && !guard.devices && !mapped {
-            log::info!(
-                "device nodes give EPERM: host users can reach {} (--allow-devices allows them)",
-                args.shared_dir.display()
-            );
+            refused("device nodes", "--allow-devices");
         }
         guard
     }

@@ -3,7 +3,8 @@
 //! - started by root with a map: that map; without one: every id is itself; either in a user namespace;
 //! - started by root with `--identity=host`: the host's own ids, no user namespace;
 //! - started by an ordinary user: the map given, else guest root is the user and the subordinate ids follow, else the
-//!   user alone.
+//!   user alone;
+//! - asked for by somebody who did not start it: what the policy gives him.
 
 use std::fmt;
 
@@ -12,6 +13,7 @@ use postern_ipc::model::Model;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::host::{HostGid, HostUid};
 use postern_policy::idmap::{Extent, IdMap, IdMaps};
+use postern_policy::rules::{Caller, Ids};
 use postern_policy::sandbox::namespace::User;
 use postern_policy::subid::{self, Grant};
 
@@ -39,7 +41,16 @@ pub(crate) struct Identity {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Starter {
     Root,
-    User { uid: u32, gid: u32 },
+    User {
+        uid: u32,
+        gid: u32,
+    },
+    /// Root, for somebody whom a policy gives ids; `more` than newuidmap(1) and newgidmap(1) would.
+    Policy {
+        uid: u32,
+        gid: u32,
+        more: bool,
+    },
 }
 
 /// Users or groups: each has its files and its tool.
@@ -123,13 +134,39 @@ impl Identity {
         Ok(Self { maps: IdMaps { uids, gids }, writers: [by_uid, by_gid], namespace: User::New, real, by })
     }
 
+    /// Of whom the policy gives a share.
+    pub(crate) fn of_caller(caller: &Caller, ids: &Ids) -> Result<Self, Fatal> {
+        let &Caller { uid, gid, .. } = caller;
+        let subordinate = |kind, own| match granted(kind, uid) {
+            Ok(grants) => with_grants(kind, own, &grants),
+            Err(why) => {
+                log::info!("one {kind} id only, guest root's: {why}");
+                Ok(IdMap::single(own))
+            }
+        };
+        let maps = match ids {
+            Ids::Own => IdMaps { uids: IdMap::single(uid), gids: IdMap::single(gid) },
+            Ids::Subordinate => IdMaps { uids: subordinate(Kind::User, uid)?, gids: subordinate(Kind::Group, gid)? },
+            Ids::Given(maps) => maps.clone(),
+        };
+        let (writers, real) = ([Writer::Direct, Writer::Direct], real(&maps.uids, &maps.gids));
+        let by = Starter::Policy { uid, gid, more: matches!(ids, Ids::Given(_)) };
+        Ok(Self { maps, writers, namespace: User::New, real, by })
+    }
+
     /// A process with these ids may have the share's ids in a user namespace of its own. It is somebody at the other end
     /// of a socket, and in its namespace it can be whoever is mapped. Root may be everybody; others have their own ids,
-    /// and subordinate ones, which are no user's. An ordinary user's maps are written by a program that judges itself.
-    pub(crate) fn may_be_had_by(&self, (HostUid(uid), HostGid(gid)): (HostUid, HostGid)) -> bool {
+    /// and subordinate ones, which are no user's; whoever started the helper has chosen them. An ordinary user's maps are
+    /// written by a program that judges itself. What a policy gives for one share is not given for others.
+    pub(crate) fn may_be_had_by(&self, ids: (HostUid, HostGid), started: bool) -> bool {
+        let (HostUid(server_uid), HostGid(server_gid)) = ids;
         let own = |real: &[Extent], id| real.iter().all(|extent| (extent.outside, extent.count) == (id, 1));
         let [uids, gids] = &self.real;
-        uid == 0 || self.by != Starter::Root || (own(uids, uid) && own(gids, gid))
+        match self.by {
+            Starter::Root => started || server_uid == 0 || (own(uids, server_uid) && own(gids, server_gid)),
+            Starter::User { .. } => true,
+            Starter::Policy { uid, gid, more } => !more && (server_uid, server_gid) == (uid, gid),
+        }
     }
 
     /// The map of the server's user namespace, and its own ids inside. `server` are its ids on the host.
@@ -141,7 +178,7 @@ impl Identity {
                 let (gids, gid) = beside(&self.maps.gids, server_gid)?;
                 (uids, uid, gids, gid)
             }
-            Starter::User { uid, gid } => {
+            Starter::User { uid, gid } | Starter::Policy { uid, gid, .. } => {
                 let maps = self.maps.clone();
                 let (uid, gid) = (apart(&maps.uids, uid), apart(&maps.gids, gid));
                 (maps.uids, uid, maps.gids, gid)
@@ -168,7 +205,11 @@ impl Identity {
 
     /// Groups can be left once there are some to join.
     pub(crate) fn has_groups(&self) -> bool {
-        self.by == Starter::Root || self.writers[1] != Writer::Direct
+        match self.by {
+            Starter::Root => true,
+            Starter::User { .. } => self.writers[1] != Writer::Direct,
+            Starter::Policy { gid, more, .. } => more || self.maps.gids != IdMap::single(gid),
+        }
     }
 }
 
@@ -206,10 +247,7 @@ fn user_map(kind: Kind, extents: &[Extent], uid: u32, own: u32, kept: bool) -> R
         return Ok((map, writer));
     }
     match granted(kind, uid).and_then(|grants| Ok((grants, Tool::find(kind.tool())?))) {
-        Ok((grants, tool)) => {
-            let map = subid::map(own, &grants).map_err(|why| Fatal::new(format!("use {}", kind.grants()), why))?;
-            Ok((map, Writer::Tool(tool)))
-        }
+        Ok((grants, tool)) => Ok((with_grants(kind, own, &grants)?, Writer::Tool(tool))),
         Err(why) => {
             if !kept {
                 log::warn!("one {kind} id only, guest root's: {why}");
@@ -217,6 +255,10 @@ fn user_map(kind: Kind, extents: &[Extent], uid: u32, own: u32, kept: bool) -> R
             Ok((IdMap::single(own), Writer::Direct))
         }
     }
+}
+
+fn with_grants(kind: Kind, own: u32, grants: &[Grant]) -> Result<IdMap, Fatal> {
+    subid::map(own, grants).map_err(|why| Fatal::new(format!("use {}", kind.grants()), why))
 }
 
 fn granted(kind: Kind, uid: u32) -> Result<Vec<Grant>, Fatal> {

@@ -4,6 +4,8 @@
 //! the clone of its mount and waits. The *helper*, its child, serves requests behind every wall there is; if it dies
 //! it is replaced, if the server breaks the protocol it is not.
 
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -12,6 +14,7 @@ use postern_policy::fatal::Fatal;
 use postern_policy::journal;
 
 mod args;
+mod asked;
 mod caller;
 mod child;
 mod clone;
@@ -27,6 +30,7 @@ mod op;
 mod pin;
 mod serve;
 mod share;
+mod slot;
 mod start;
 mod sys;
 mod walls;
@@ -35,15 +39,17 @@ mod worker;
 
 use crate::args::Args;
 use crate::ending::Ending;
+use crate::identity::Identity;
 
 /// The name in messages.
 const PROGRAM: &str = "postern-helper";
 
 fn main() -> ExitCode {
+    let activated = start::is_activated();
     sys::forget_environment();
     sys::one_heap();
-    let args = Args::parse();
-    match run(&args) {
+    let started = start::is_nobodys_tool().and_then(|()| run(&Args::parse(), activated));
+    match started {
         Ok(ending) => ending.into(),
         Err(fatal) => {
             fatal.tell(PROGRAM);
@@ -52,11 +58,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<Ending, Fatal> {
-    let socket = start::clean(args)?;
+fn run(args: &Args, activated: bool) -> Result<Ending, Fatal> {
+    let socket = start::clean(args, activated)?;
     journal::open(PROGRAM, args.log_level, args.syslog)?;
     args.warn_of_weakness();
-    let ended = warden::run(args, &socket);
+    let ended = if args.by_policy { asked::run(args, &socket) } else { told(args, &socket) };
     if let Err(fatal) = &ended {
         if args.syslog {
             log::error!("{fatal}");
@@ -65,4 +71,10 @@ fn run(args: &Args) -> Result<Ending, Fatal> {
         let _ = send_news(&socket, &News::Refused(fatal.to_string()));
     }
     ended
+}
+
+/// Shares what the command line says.
+fn told(args: &Args, socket: &UnixStream) -> Result<Ending, Fatal> {
+    let dir = start::shared_dir(args.shared_dir.as_deref().unwrap_or(Path::new("")))?;
+    warden::run(args, socket, dir, &Identity::decide(args)?)
 }

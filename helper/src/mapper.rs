@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,6 +14,7 @@ use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::host::{HostGid, HostUid};
 use postern_policy::idmap::{IdMap, IdMaps};
 use postern_policy::subid;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 
 use crate::sys;
@@ -52,31 +54,67 @@ impl Tool {
     }
 }
 
-/// Writes both maps for the user namespace of process `pid`, which has none yet.
-pub(crate) fn write(pid: Pid, maps: &IdMaps, [uids, gids]: &[Writer; 2]) -> Result<(), Fatal> {
-    // Without a privilege the kernel lets a user map his group only once nobody inside can leave groups.
-    if *gids == Writer::Direct && !nix::unistd::geteuid().is_root() {
-        put(pid, "setgroups", "deny")?;
-    }
-    one(pid, "gid_map", &maps.gids, gids)?;
-    one(pid, "uid_map", &maps.uids, uids)
+/// A process whose number cannot become another one's unnoticed: its directory in /proc is held.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    dir: OwnedFd,
 }
 
-fn one(pid: Pid, file: &str, map: &IdMap, writer: &Writer) -> Result<(), Fatal> {
-    match writer {
-        Writer::Direct => put(pid, file, &map.proc_text()),
-        Writer::Tool(tool) => tool.run(pid, map),
+impl Process {
+    /// That of a number.
+    pub(crate) fn hold(pid: Pid) -> Result<Self, Fatal> {
+        let path = format!("/proc/{}", pid.as_raw_nonzero());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = open(&path, flags, Mode::empty()).step(format!("look at {path}"))?;
+        Ok(Self { pid, dir })
     }
-}
 
-fn put(pid: Pid, file: &str, text: &str) -> Result<(), Fatal> {
-    let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
-    // The kernel takes a map in one write only.
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .step(format!("write \"{}\" to {path}", text.trim_end().escape_debug()))
+    /// Its user and group ids as they are on this side.
+    pub(crate) fn ids(&self) -> Result<(HostUid, HostGid), Fatal> {
+        let step = || format!("read the server's ids from {}", self.shown("status"));
+        let status = fs::read_to_string(self.path("status")).step(step())?;
+        let id = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_ascii_whitespace().nth(1)?.parse().ok()
+        };
+        let ids = id("Uid:").map(HostUid).zip(id("Gid:").map(HostGid));
+        ids.ok_or_else(|| Fatal::new(step(), "there are none"))
+    }
+
+    /// Writes both maps for its user namespace, which has none yet. Nobody inside can leave `groups` if there are none
+    /// to join: neither lets the kernel a user map his own group without that, nor would newgidmap(1).
+    pub(crate) fn write(&self, maps: &IdMaps, [uids, gids]: &[Writer; 2], groups: bool) -> Result<(), Fatal> {
+        if !groups {
+            self.put("setgroups", "deny")?;
+        }
+        self.one("gid_map", &maps.gids, gids)?;
+        self.one("uid_map", &maps.uids, uids)
+    }
+
+    fn one(&self, file: &str, map: &IdMap, writer: &Writer) -> Result<(), Fatal> {
+        match writer {
+            Writer::Direct => self.put(file, &map.proc_text()),
+            Writer::Tool(tool) => tool.run(self.pid, map),
+        }
+    }
+
+    fn put(&self, file: &str, text: &str) -> Result<(), Fatal> {
+        // The kernel takes a map in one write only.
+        fs::OpenOptions::new()
+            .write(true)
+            .open(self.path(file))
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .step(format!("write \"{}\" to {}", text.trim_end().escape_debug(), self.shown(file)))
+    }
+
+    fn path(&self, file: &str) -> String {
+        format!("/proc/self/fd/{}/{file}", self.dir.as_raw_fd())
+    }
+
+    fn shown(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.pid.as_raw_nonzero())
+    }
 }
 
 /// A process that stays outside of the namespaces this one is about to enter, and maps this one from there.
@@ -88,7 +126,7 @@ pub(crate) struct Outside {
 
 impl Outside {
     /// Starts it.
-    pub(crate) fn new(maps: &IdMaps, writers: &[Writer; 2]) -> Result<Self, Fatal> {
+    pub(crate) fn new(maps: &IdMaps, writers: &[Writer; 2], groups: bool) -> Result<Self, Fatal> {
         let step = "start a process that writes the id map";
         let inside = getpid();
         let (wire, theirs) = UnixStream::pair().step(step)?;
@@ -96,7 +134,7 @@ impl Outside {
             Some(child) => Ok(Self { child, wire }),
             None => {
                 drop(wire);
-                serve(theirs, inside, maps, writers);
+                serve(theirs, || Process::hold(inside)?.write(maps, writers, groups));
                 std::process::exit(0)
             }
         }
@@ -117,22 +155,9 @@ impl Outside {
     }
 }
 
-fn serve(mut wire: UnixStream, inside: Pid, maps: &IdMaps, writers: &[Writer; 2]) {
+fn serve(mut wire: UnixStream, write: impl FnOnce() -> Result<(), Fatal>) {
     if wire.read_exact(&mut [0]).is_ok() {
-        let told = write(inside, maps, writers).map_or_else(|fatal| fatal.to_string(), |()| "ok".to_owned());
+        let told = write().map_or_else(|fatal| fatal.to_string(), |()| "ok".to_owned());
         let _ = wire.write_all(told.as_bytes());
     }
-}
-
-/// The user and group ids of a process as they are on this side.
-pub(crate) fn ids_of(pid: Pid) -> Result<(HostUid, HostGid), Fatal> {
-    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
-    let step = || format!("read the server's ids from {path}");
-    let status = fs::read_to_string(&path).step(step())?;
-    let id = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_ascii_whitespace().nth(1)?.parse().ok()
-    };
-    let ids = id("Uid:").map(HostUid).zip(id("Gid:").map(HostGid));
-    ids.ok_or_else(|| Fatal::new(step(), "there are none"))
 }

@@ -13,12 +13,39 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::args::Args;
 use crate::sys;
 
+/// Where systemd passes the first descriptor. sd_listen_fds(3): SD_LISTEN_FDS_START
+const ACTIVATED: RawFd = 3;
+
+/// Whether systemd has passed one descriptor to this very process. sd_listen_fds(3)
+pub(crate) fn is_activated() -> bool {
+    let says = |name: &str, number: u32| std::env::var(name).is_ok_and(|value| value == number.to_string());
+    says("LISTEN_PID", std::process::id()) && says("LISTEN_FDS", 1)
+}
+
+/// Nobody but the user who is served has a say in how a program is started that has more privileges than he.
+pub(crate) fn is_nobodys_tool() -> Result<(), Fatal> {
+    if !sys::has_more_than_its_caller() {
+        return Ok(());
+    }
+    Err(Fatal::new("serve", "it has more privileges than who starts it").hint(
+        "take its set-id bits or file capabilities away; ordinary users have the helper's socket, see --by-policy",
+    ))
+}
+
 /// Forgets what the caller left and keeps the socket he gave.
-pub(crate) fn clean(args: &Args) -> Result<UnixStream, Fatal> {
-    let socket = socket(args.sock_fd)?;
+pub(crate) fn clean(args: &Args, activated: bool) -> Result<UnixStream, Fatal> {
+    let socket = match args.sock_fd {
+        Some(number) => socket(number, &format!("--sock-fd {number}"))?,
+        None if activated => socket(ACTIVATED, "the socket that systemd passed (--by-policy)")?,
+        None => {
+            return Err(Fatal::new("find a server (--by-policy)", "systemd has not passed one socket (LISTEN_FDS)")
+                .hint("enable postern-helper.socket, which starts this program"));
+        }
+    };
     sys::close_others(&[socket.as_fd()]).step("close the descriptors of its caller")?;
     sys::forget_signals().step("reset its signals")?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::process::chdir("/").step("leave the working directory of its caller")?;
     limit::no_core()?;
     limit::largest_files()?;
     limit::descriptors(args.rlimit_nofile)?;
@@ -26,8 +53,8 @@ pub(crate) fn clean(args: &Args) -> Result<UnixStream, Fatal> {
     Ok(socket)
 }
 
-fn socket(number: RawFd) -> Result<UnixStream, Fatal> {
-    let step = format!("use --sock-fd {number}");
+fn socket(number: RawFd, shown: &str) -> Result<UnixStream, Fatal> {
+    let step = format!("use {shown}");
     let wrong = |why: &str| {
         Fatal::new(&step, why).hint("give the number of a connected Unix socket, stream or seqpacket, left open for it")
     };

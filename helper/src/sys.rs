@@ -15,6 +15,12 @@ pub(crate) fn forget_environment() {
     let _ = unsafe { nix::env::clearenv() };
 }
 
+/// Whether set-id bits or file capabilities have given this process what whoever started it does not have. getauxval(3)
+pub(crate) fn has_more_than_its_caller() -> bool {
+    // SAFETY: reads a number that the kernel left at the program's start.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// All threads share one heap: for a second one glibc wants to know how many processors there are, and opens files to
 /// find out, which no list of ours allows. mallopt(3): M_ARENA_MAX
 pub(crate) fn one_heap() {
@@ -35,7 +41,34 @@ pub(crate) fn forget_signals() -> Result<()> {
         // SAFETY: installs no handler, so there is no function that would have to be safe to call at any moment.
         unsafe { sigaction(signal, action) }?;
     }
+    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        // SAFETY: as above.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
+}
+
+/// The supplementary groups of who connected to a Unix socket. unix(7): SO_PEERGROUPS
+pub(crate) fn peer_groups(socket: impl AsFd) -> Result<Vec<libc::gid_t>> {
+    let socket = socket.as_fd().as_raw_fd();
+    let mut groups: Vec<libc::gid_t> = Vec::new();
+    loop {
+        let mut bytes = libc::socklen_t::try_from(size_of_val(groups.as_slice())).unwrap_or(0);
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERGROUPS);
+        // SAFETY: the kernel writes at most `bytes` bytes, which `groups` has, and how many there are to `bytes`.
+        let done = unsafe { libc::getsockopt(socket, level, name, groups.as_mut_ptr().cast(), &raw mut bytes) };
+        let wanted = usize::try_from(bytes).unwrap_or(0).checked_div(size_of::<libc::gid_t>()).unwrap_or(0);
+        match done {
+            0 => {
+                groups.truncate(wanted);
+                return Ok(groups);
+            }
+            _ => match std::io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ERANGE) => groups.resize(wanted, 0),
+                error => return Err(error.into()),
+            },
+        }
+    }
 }
 
 /// A second process; `None` in it.

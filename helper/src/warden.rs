@@ -28,10 +28,9 @@ use crate::ending::Ending;
 use crate::event::{Event, Others};
 use crate::guard::{self, Guard};
 use crate::identity::Identity;
-use crate::mapper::{self, Outside};
+use crate::mapper::{Outside, Process};
 use crate::model::{Plan, Store};
 use crate::share::Share;
-use crate::start;
 use crate::walls::{self, Walls};
 
 /// A helper that keeps dying is started this often in that time; then it waits.
@@ -43,16 +42,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CROWDED: Duration = Duration::from_millis(50);
 
 /// From the first greeting to the last.
-pub(crate) fn run(args: &Args, socket: &UnixStream) -> Started<Ending> {
-    let dir = start::shared_dir(&args.shared_dir)?;
-    let identity = Identity::decide(args)?;
-    let plan = Plan::of(args)?;
-    let closed = guard::closed(&dir, args.shared_dir.display(), &identity)?;
-    let (hello, server) = greet(socket, &identity)?;
-    log::info!("{}: {}", args.shared_dir.display(), identity.root());
+pub(crate) fn run(args: &Args, socket: &UnixStream, dir: OwnedFd, identity: &Identity) -> Started<Ending> {
+    let plan = Plan::of(args, &dir)?;
+    let closed = guard::closed(&dir, args.shown(), identity)?;
+    let (hello, server) = greet(socket, identity)?;
+    log::info!("{}: {}", args.shown(), identity.root());
     let witness = Witness::call();
-    let clone = enter(args, &identity, dir)?;
-    let guard = Guard::decide(args, &identity, clone.mount.source, closed);
+    let clone = enter(args, identity, dir)?;
+    let guard = Guard::decide(args, identity, clone.mount.source, closed);
     let host_root = identity.is_host_root();
     let warden = Warden { args, clone, guard, plan, channels: hello.channels, host_root, witness };
     let others = Others::new(socket).step("wait for signals")?;
@@ -79,10 +76,11 @@ fn greet(socket: &UnixStream, identity: &Identity) -> Started<(Hello, Option<Pid
     let server = Pid::from_raw(pid);
     if hello.wants_map {
         let pid = server.ok_or_else(|| Fatal::new(step, "it has no process id here"))?;
-        let ids = mapper::ids_of(pid)?;
-        if identity.may_be_had_by(ids) || Some(pid) == getppid() {
+        let process = Process::hold(pid)?;
+        let ids = process.ids()?;
+        if identity.may_be_had_by(ids, Some(pid) == getppid()) {
             let (maps, uid, gid) = identity.for_server(ids)?;
-            mapper::write(pid, &maps, &identity.writers)?;
+            process.write(&maps, &identity.writers, identity.has_groups())?;
             send_news(socket, &News::Mapped { uid, gid }).step(step)?;
         } else {
             log::warn!(
@@ -104,11 +102,11 @@ struct Held {
 /// Enters the share's namespaces and leaves everything else.
 fn enter(args: &Args, identity: &Identity, dir: OwnedFd) -> Started<Held> {
     // The working directory goes along into the new mount namespace, where the descriptor would be a stranger.
-    fchdir(&dir).step(format!("enter the shared directory {}", args.shared_dir.display()))?;
+    fchdir(&dir).step(format!("enter the shared directory {}", args.shown()))?;
     match identity.namespace {
         User::Stay => namespace::enter(User::Stay)?,
         User::New => {
-            let outside = Outside::new(&identity.maps, &identity.writers)?;
+            let outside = Outside::new(&identity.maps, &identity.writers, identity.has_groups())?;
             namespace::enter(User::New)?;
             outside.map()?;
             become_root(identity)?;

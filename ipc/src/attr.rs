@@ -181,6 +181,15 @@ impl Mode {
         Self(mode & 0o7777)
     }
 
+    /// What people write for a file's or directory's permissions: octal, at most 777.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn permissions(text: &str) -> std::result::Result<Self, &'static str> {
+        let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
+        bits.map(Self::new).ok_or("must be an octal number up to 777")
+    }
+
     /// 0 to 07777.
     pub const fn bits(self) -> u32 {
         self.0

@@ -61,13 +61,7 @@ impl Channel {
     /// # Errors
     /// Those of sendmsg(2): EPIPE when the other end is gone, ETOOMANYREFS when too many descriptors are in flight.
     pub fn send(&self, parts: &[&[u8]; 2], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        let parts = parts.map(IoSlice::new);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SENT_MAX))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-            return Err(Errno::EINVAL);
-        }
-        Ok(rustix::io::retry_on_intr(|| sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)?)
+        send(&self.0, parts, descriptors).map(drop)
     }
 
     /// Whether the other end has taken all that was sent.
@@ -86,19 +80,35 @@ impl Channel {
     /// # Errors
     /// Those of recvmsg(2).
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Received> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut part = [IoSliceMut::new(buffer)];
-        let got = rustix::io::retry_on_intr(|| recvmsg(&self.0, &mut part, &mut control, RecvFlags::CMSG_CLOEXEC))?;
-        let mut descriptors = Vec::new();
-        for item in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = item {
-                descriptors.extend(rights);
-            }
-        }
-        let (truncated, lost) = (got.flags.contains(ReturnFlags::TRUNC), got.flags.contains(ReturnFlags::CTRUNC));
-        Ok(Received { len: got.bytes, truncated, lost, descriptors })
+        receive(&self.0, buffer)
     }
+}
+
+/// Sends `parts` with `descriptors` at once; tells how many bytes went.
+pub(crate) fn send(socket: impl AsFd, parts: &[&[u8]; 2], descriptors: &[BorrowedFd<'_>]) -> Result<usize> {
+    let parts = parts.map(IoSlice::new);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SENT_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(rustix::io::retry_on_intr(|| sendmsg(&socket, &parts, &mut control, SendFlags::NOSIGNAL))?)
+}
+
+/// Waits for what was sent at once.
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut part = [IoSliceMut::new(buffer)];
+    let got = rustix::io::retry_on_intr(|| recvmsg(&socket, &mut part, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+    let mut descriptors = Vec::new();
+    for item in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = item {
+            descriptors.extend(rights);
+        }
+    }
+    let (truncated, lost) = (got.flags.contains(ReturnFlags::TRUNC), got.flags.contains(ReturnFlags::CTRUNC));
+    Ok(Received { len: got.bytes, truncated, lost, descriptors })
 }
 
 impl AsFd for Channel {

@@ -4,6 +4,7 @@
 //! length, so both kinds read alike; descriptors follow a message one by one, by passfd.
 //!
 //! ```text
+//! server → warden   Ask              only if it did not start the warden; see `ask`
 //! server → warden   Hello            the sender's process id comes with it, from the kernel
 //! warden → server   Mapped           only if the server asked for a map of its user namespace
 //! warden → server   Welcome          then the share's root (O_PATH) and the channels asked for
@@ -26,7 +27,7 @@ use crate::model::Model;
 /// Of the frames and the handshake together; both sides must have the same.
 pub const VERSION: u32 = 3;
 /// Bytes of every message of the handshake.
-const LENGTH: usize = 512;
+pub(crate) const LENGTH: usize = 512;
 /// Most bytes of a reason.
 const REASON_MAX: usize = 400;
 /// Most channels one server may ask for.
@@ -143,7 +144,7 @@ pub fn receive_news(mut socket: &UnixStream) -> Result<News> {
     }
 }
 
-fn message(content: &impl Serialize) -> Result<[u8; LENGTH]> {
+pub(crate) fn message(content: &impl Serialize) -> Result<[u8; LENGTH]> {
     let mut frame = Vec::with_capacity(LENGTH);
     encode(&mut frame, 0, 0, None, content, 0).map_err(|_| Errno::E2BIG)?;
     let mut bytes = [0; LENGTH];
@@ -152,7 +153,7 @@ fn message(content: &impl Serialize) -> Result<[u8; LENGTH]> {
 }
 
 /// The padding belongs to the message: its length is the header's and the rest is zero.
-fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8; LENGTH]) -> Result<T> {
+pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8; LENGTH]) -> Result<T> {
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last.saturating_add(1));
     (end..=LENGTH)
         .find_map(|len| split(bytes.get(..len)?).ok())

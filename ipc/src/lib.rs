@@ -9,6 +9,7 @@
 //!
 //! A frame that breaks a law is the sender's end: the helper exits, the server treats its helper as gone.
 
+pub mod ask;
 pub mod attr;
 pub mod channel;
 pub mod client;

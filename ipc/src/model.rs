@@ -41,15 +41,27 @@ impl Model {
 }
 
 /// As on the command line.
+const NAMES: [(&str, Model); 6] = [
+    ("passthrough", Model::Passthrough),
+    ("none", Model::None),
+    ("mapped-xattr", Model::MappedXattr),
+    ("mapped-links", Model::MappedLinks),
+    ("mapped-file", Model::MappedFile),
+    ("mapped", Model::MappedXattr),
+];
+
 impl std::fmt::Display for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Passthrough => "passthrough",
-            Self::None => "none",
-            Self::MappedXattr => "mapped-xattr",
-            Self::MappedLinks => "mapped-links",
-            Self::MappedFile => "mapped-file",
-        })
+        f.write_str(NAMES.iter().find(|(_, model)| model == self).map_or("", |(name, _)| name))
+    }
+}
+
+impl std::str::FromStr for Model {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = NAMES.iter().find(|(name, _)| *name == text).map(|(_, model)| *model);
+        found.ok_or("is none of passthrough, none, mapped-xattr (mapped), mapped-links, mapped-file")
     }
 }
 
@@ -63,5 +75,13 @@ mod tests {
             assert!(Model::MappedFile.hides(name) && !Model::MappedXattr.hides(name));
         }
         assert!(!Model::MappedFile.hides(b".virtfs_metadata_") && !Model::MappedFile.hides(b"virtfs_metadata"));
+    }
+
+    #[test]
+    fn a_model_has_the_name_that_is_understood() {
+        for (_, model) in NAMES {
+            assert_eq!(model.to_string().parse(), Ok(model));
+        }
+        assert!("".parse::<Model>().is_err());
     }
 }

@@ -194,6 +194,10 @@ pub struct ShareArgs {
         ["shared_dir", "helper", "uid_map", "gid_map", "identity", "readonly", "security_model", "fmode",
          "dmode", "allow_setid", "allow_devices", "max_rate"])]
     pub sock_fd: Option<RawFd>,
+    /// A helper of root's is behind this socket; it shares what the host's policy lets this user, with his ids
+    #[arg(long, value_name = "PATH", requires = "shared_dir", conflicts_with_all =
+        ["sock_fd", "helper", "uid_map", "gid_map", "identity", "allow_setid", "allow_devices", "max_rate"])]
+    pub helper_socket: Option<PathBuf>,
     /// The helper's program [default: postern-helper beside this one, else in libexec]
     #[arg(long, value_name = "PATH")]
     pub helper: Option<PathBuf>,
@@ -567,6 +571,18 @@ mod tests {
         assert!(parse(&["--sock-fd=3", "--fd=4"]).is_ok());
         for more in ["--readonly", "--shared-dir=/x", "--uid-map=:0:1:1:", "--allow-setid"] {
             assert!(parse(&["--sock-fd=3", "--fd=4", more]).is_err(), "{more}");
+        }
+    }
+
+    #[test]
+    fn what_the_policy_decides_is_refused_with_a_helper_of_roots() {
+        let asked = ["--helper-socket=/s", "--fd=4", "--shared-dir=/x", "--readonly", "--security-model=mapped"];
+        assert!(parse(&asked).is_ok());
+        assert!(parse(&asked[..2]).is_err());
+        for more in
+            ["--sock-fd=3", "--helper=/x", "--uid-map=:0:1:1:", "--identity=host", "--allow-setid", "--max-rate=9"]
+        {
+            assert!(parse(&[&asked[..], &[more]].concat()).is_err(), "{more}");
         }
     }
 

@@ -10,8 +10,12 @@ use std::sync::Arc;
 
 use nix::unistd::{Group, User, chown};
 use postern_ipc::Errno;
+use postern_ipc::ask::{Ask, send_ask};
+use postern_ipc::attr::Mode as Permissions;
 use postern_ipc::channel::inherited;
+use postern_ipc::hello::VERSION;
 use postern_policy::fatal::{Fatal, Step as _};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
@@ -143,14 +147,16 @@ fn find_group(name: &str) -> Result<nix::unistd::Gid, Fatal> {
     found.ok_or_else(|| Fatal::new(format!("find the group {name} (--socket-group)"), "there is none of that name"))
 }
 
-/// The socket to the helper: the one passed, or that of a helper started here, which is this process's child.
+/// The socket to the helper: the one passed, that of a helper of root's, or that of a helper started here, which is this
+/// process's child.
 ///
 /// # Errors
 /// Says what is wrong with the descriptor or the program.
 pub fn helper(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option<Child>), Fatal> {
-    match share.sock_fd {
-        Some(number) => Ok((passed(number)?, None)),
-        None => start(share, process),
+    match (share.sock_fd, &share.helper_socket) {
+        (Some(number), _) => Ok((passed(number)?, None)),
+        (None, Some(path)) => Ok((ask(path, share)?, None)),
+        (None, None) => start(share, process),
     }
 }
 
@@ -167,6 +173,39 @@ fn passed(number: RawFd) -> Result<UnixStream, Fatal> {
         (AddressFamily::UNIX, SocketType::STREAM | SocketType::SEQPACKET) => Ok(socket.into()),
         _ => Err(Fatal::new(step(), "it is no Unix stream or seqpacket socket").hint(hint)),
     }
+}
+
+/// Asks for the share; the helper is told by a descriptor what this process can reach itself.
+fn ask(path: &Path, share: &ShareArgs) -> Result<UnixStream, Fatal> {
+    let shown = share.shared_dir.as_deref().unwrap_or(Path::new(""));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = open(shown, flags, Mode::empty()).step(format!("open the shared directory {}", shown.display()))?;
+    let ask = Ask {
+        version: VERSION,
+        readonly: share.readonly,
+        model: read("--security-model", share.security_model.as_ref(), str::parse)?.unwrap_or_default(),
+        fmode: read("--fmode", share.fmode.as_ref(), Permissions::permissions)?,
+        dmode: read("--dmode", share.dmode.as_ref(), Permissions::permissions)?,
+    };
+    let step = || format!("reach a helper at {} (--helper-socket)", path.display());
+    let socket = UnixStream::connect(path)
+        .step(step())
+        .map_err(|fatal| fatal.hint("enable postern-helper.socket there, and see who may connect"))?;
+    match send_ask(&socket, &ask, dir.as_fd()) {
+        // One that has ended may have said why.
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(socket),
+        Err(errno) => Err(Fatal::new(step(), errno)),
+    }
+}
+
+/// What an option that is otherwise the helper's to read says.
+fn read<T>(
+    option: &str,
+    text: Option<&String>,
+    parse: impl FnOnce(&str) -> Result<T, &'static str>,
+) -> Result<Option<T>, Fatal> {
+    let wrong = |text: &str, why| Fatal::new(format!("use {option}={text}"), why);
+    text.map(|text| parse(text).map_err(|why| wrong(text, why))).transpose()
 }
 
 fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option<Child>), Fatal> {

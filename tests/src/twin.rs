@@ -66,6 +66,11 @@ impl Twin {
     /// The same, with something in the share before the helper starts.
     pub fn planted(kind: Kind, args: &[&str], plant: impl FnOnce(&Host)) -> Self {
         let (scratch, socket, warden) = start_planted(kind, args, plant);
+        Self::greet(kind, scratch, socket, warden)
+    }
+
+    /// Shakes hands with a helper that is there.
+    pub fn greet(kind: Kind, scratch: Scratch, socket: UnixStream, warden: Child) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
         send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false }).expect("hello");
         let news = receive_news(&socket);

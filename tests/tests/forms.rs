@@ -2,37 +2,19 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
-use std::sync::Arc;
+use std::process::Command;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::geteuid;
-use postern_tests::fuse::{LINUX, Link};
 use postern_tests::kind::bin_dir;
+use postern_tests::pair::{CONFINED, PASS, Pair, assert_works, mount};
 use postern_tests::prelude::*;
 use postern_tests::processes::Processes;
 use postern_tests::share::Scratch;
 use postern_tests::twin::{ends, goes};
-use postern_tests::vmm::{Machine, Vmm};
-
-/// What becomes another program with descriptors 3 and 4.
-const PASS: &str = r#"exec "$0" "$@" 3<&0 4<&1 </dev/null >&2"#;
-/// The same where no more user namespaces can be made.
-const CONFINED: &str = r#"echo 0 >/proc/sys/user/max_user_namespaces || exit
-exec setpriv --inh-caps=-all --ambient-caps=-all "$0" "$@" 3<&0 4<&1 </dev/null >&2"#;
-
-/// Two programs that somebody else has started, and a guest.
-struct Pair {
-    guest: Option<Process>,
-    host: Host,
-    server: Child,
-    helper: Child,
-    scratch: Scratch,
-}
 
 /// How it is done.
 #[derive(Clone, Copy)]
@@ -51,110 +33,47 @@ const FORM: Form = Form { socket: SockType::Stream, under: &["sh", "-c"], script
 const NO_NAMESPACES: Form =
     Form { under: &["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c"], script: CONFINED, ..FORM };
 
-impl Pair {
-    /// The helper is started by who starts this kind, the server by an ordinary user. VMMs come by `vmm`.
-    fn start(on: Kind, form: Form, vmm: OwnedFd) -> Self {
-        let scratch = Scratch::new(on, true);
-        let host = Host::new(scratch.path("share"), on);
-        let (theirs, ours) = socketpair(AddressFamily::Unix, form.socket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        let log = || File::options().create(true).append(true).open(scratch.path("log")).unwrap();
-        let mut helper = Command::new("sh");
-        helper.args(["-c", PASS]).arg(bin_dir().join("postern-helper")).args(["--sock-fd=3", "--shared-dir"]);
-        helper.arg(scratch.path("share")).args(on.identity()).args(form.args[0]).stdin(theirs).stderr(log());
-        let mut server = Command::new(form.under[0]);
-        server.args(&form.under[1..]).arg(form.script).arg(bin_dir().join("postern-server")).arg("virtiofs");
-        server.args(["--sock-fd=3", "--fd=4", "--xattr"]).args(form.args[1]).stdin(ours).stdout(vmm).stderr(log());
-        for (command, kind) in [(&mut helper, on), (&mut server, Kind::User)] {
-            let (uid, gid) = kind.starter();
-            if geteuid().is_root() && !uid.is_root() {
-                command.uid(uid.as_raw()).gid(gid.as_raw());
-            }
-        }
-        let [helper, server] = [helper, server].map(|mut command| command.spawn().unwrap());
-        Self { guest: None, host, server, helper, scratch }
-    }
-
-    /// With a VMM that is there already.
-    fn connected(on: Kind, form: Form) -> Self {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut pair = Self::start(on, form, theirs.into());
-        pair.guest = Some(mount(ours));
-        pair
-    }
-
-    /// With VMMs that come one after the other.
-    fn listening(on: Kind, form: Form) -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("socket");
-        let mut pair = Self::start(on, form, UnixListener::bind(&path).unwrap().into());
-        for _ in 0..3 {
-            pair.guest = None;
-            pair.guest = Some(mount(UnixStream::connect(&path).unwrap()));
-            pair.lookup("").unwrap_err();
-        }
-        pair
-    }
-}
-
-fn mount(stream: UnixStream) -> Process {
-    Process::new(Arc::new(Link::open(Vmm::connect(stream, &Machine::default()), LINUX)))
-}
-
-impl Deref for Pair {
-    type Target = Process;
-
-    fn deref(&self) -> &Process {
-        self.guest.as_ref().expect("mounted")
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        for process in [&mut self.server, &mut self.helper] {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-        if std::thread::panicking() {
-            self.scratch.show_log();
+/// The helper is started by who starts this kind, the server by an ordinary user. VMMs come by `vmm`.
+fn start(on: Kind, form: Form, vmm: OwnedFd) -> Pair {
+    let scratch = Scratch::new(on, true);
+    let host = Host::new(scratch.path("share"), on);
+    let (theirs, ours) = socketpair(AddressFamily::Unix, form.socket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    let log = || File::options().create(true).append(true).open(scratch.path("log")).unwrap();
+    let mut helper = Command::new("sh");
+    helper.args(["-c", PASS]).arg(bin_dir().join("postern-helper")).args(["--sock-fd=3", "--shared-dir"]);
+    helper.arg(scratch.path("share")).args(on.identity()).args(form.args[0]).stdin(theirs).stderr(log());
+    let mut server = Command::new(form.under[0]);
+    server.args(&form.under[1..]).arg(form.script).arg(bin_dir().join("postern-server")).arg("virtiofs");
+    server.args(["--sock-fd=3", "--fd=4", "--xattr"]).args(form.args[1]).stdin(ours).stdout(vmm).stderr(log());
+    for (command, kind) in [(&mut helper, on), (&mut server, Kind::User)] {
+        let (uid, gid) = kind.starter();
+        if geteuid().is_root() && !uid.is_root() {
+            command.uid(uid.as_raw()).gid(gid.as_raw());
         }
     }
+    let [helper, server] = [helper, server].map(|mut command| command.spawn().unwrap());
+    Pair { guest: None, host, server, helper, scratch }
 }
 
-/// A bit of everything that looks at the share or changes it.
-fn assert_works(guest: &Process, host: &Host) {
-    guest.put("f", b"hello").unwrap();
-    guest.mkdir("d", 0o755).unwrap();
-    let user = guest.as_user(1000);
-    guest.mkdir("home", 0o777).unwrap();
-    guest.chmod("home", 0o777).unwrap();
-    let made = user.create("home/own", O_RDWR, 0o600).unwrap();
-    assert_eq!(user.write(&made, 0, b"mine").unwrap(), 4);
-    assert_eq!(host.stat("home/own").owner, ids(1000, 1000));
-    assert_eq!(user.fgetattr(&made).unwrap().size, 4);
-    assert_eq!(guest.statx("f", 0xfff).unwrap().size, 5);
-    guest.symlink("f", "l").unwrap();
-    assert_eq!(guest.readlink("l").unwrap(), "f");
-    guest.link("f", "d/g").unwrap();
-    guest.rename("d/g", "d/h").unwrap();
-    guest.setxattr("f", "user.a", b"x", 0).unwrap();
-    assert_eq!(guest.getxattr("f", "user.a").unwrap(), b"x");
-    guest.chmod("f", 0o640).unwrap();
-    guest.chown("f", Some(7), Some(8)).unwrap();
-    guest.truncate("f", 3).unwrap();
-    assert_eq!((host.read("d/h"), host.stat("f").owner), (b"hel".to_vec(), ids(7, 8)));
-    assert_eq!(guest.list("").unwrap(), ["d", "f", "home", "l"]);
-    let dir = guest.opendir("").unwrap();
-    let listed = guest.readdirplus(&dir, 0, 4096).unwrap();
-    let inode = listed.iter().find(|(_, entry)| entry.name == "f").unwrap().0.attr.ino;
-    assert_eq!(inode, host.stat("f").ino);
-    let nameless = guest.tmpfile("", O_RDWR, 0o600).unwrap();
-    assert_eq!(guest.write(&nameless, 0, b"x").unwrap(), 1);
-    guest.statfs("d").unwrap();
-    guest.access("f", 4).unwrap();
-    guest.unlink("d/h").unwrap();
-    guest.rmdir("d").unwrap();
-    assert_eq!(guest.lookup("d").map(drop), Err(ENOENT));
-    assert_eq!(guest.lookup("f/x").map(drop), Err(ENOTDIR));
+/// With a VMM that is there already.
+fn connected(on: Kind, form: Form) -> Pair {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut pair = start(on, form, theirs.into());
+    pair.guest = Some(mount(ours));
+    pair
+}
+
+/// With VMMs that come one after the other.
+fn listening(on: Kind, form: Form) -> Pair {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("socket");
+    let mut pair = start(on, form, UnixListener::bind(&path).unwrap().into());
+    for _ in 0..3 {
+        pair.guest = None;
+        pair.guest = Some(mount(UnixStream::connect(&path).unwrap()));
+        pair.lookup("").unwrap_err();
+    }
+    pair
 }
 
 /// The first bytes of a file of /proc/PID.
@@ -165,14 +84,14 @@ fn proc(pid: u32, file: &str) -> io::Result<String> {
 // postern-server(1): --sock-fd: "A helper is at the other end of descriptor N already"
 #[apply(promise)]
 fn a_helper_started_by_another_is_met_by_a_stream(on: Kind) {
-    let pair = Pair::connected(on, FORM);
+    let pair = connected(on, FORM);
     assert_works(&pair, &pair.host);
 }
 
 // postern-helper(8): --sock-fd: "of other users' ids only the server that started the helper, or one of root's, gets any"
 #[apply(promise)]
 fn a_server_met_by_chance_becomes_no_user_of_the_host(on: Kind) {
-    let pair = Pair::connected(on, FORM);
+    let pair = connected(on, FORM);
     let map = proc(pair.server.id(), "uid_map").unwrap();
     let told = pair.scratch.log().contains("it gets no id map");
     assert_eq!((map.trim().is_empty(), told), (!on.has_map(), !on.has_map()), "{map:?}");
@@ -181,7 +100,7 @@ fn a_server_met_by_chance_becomes_no_user_of_the_host(on: Kind) {
 // postern-helper(8): PROCESSES, of a tool that has started both
 #[apply(promise)]
 fn each_process_is_what_it_is_promised_to_be(on: Kind) {
-    let pair = Pair::connected(on, FORM);
+    let pair = connected(on, FORM);
     pair.getattr("").unwrap();
     Processes::managed(on, pair.server.id(), pair.helper.id()).assert_promised();
 }
@@ -189,21 +108,21 @@ fn each_process_is_what_it_is_promised_to_be(on: Kind) {
 // postern-server(1): --sock-fd: "a Unix stream or seqpacket socket"
 #[apply(promise)]
 fn a_helper_started_by_another_is_met_by_packets(on: Kind) {
-    let pair = Pair::connected(on, Form { socket: SockType::SeqPacket, ..FORM });
+    let pair = connected(on, Form { socket: SockType::SeqPacket, ..FORM });
     assert_works(&pair, &pair.host);
 }
 
 // postern-server(1): --fd: "a Unix stream socket, listening or connected"
 #[apply(promise)]
 fn vmms_come_by_a_listening_socket(on: Kind) {
-    let pair = Pair::listening(on, FORM);
+    let pair = listening(on, FORM);
     assert_works(&pair, &pair.host);
 }
 
 // postern-server(1): EXIT STATUS: "0 when the VMM disconnected and --once or a connected --fd was given"; postern-helper(8): "0 The server is gone"
 #[apply(promise)]
 fn both_end_with_a_connected_vmm(on: Kind) {
-    let mut pair = Pair::connected(on, FORM);
+    let mut pair = connected(on, FORM);
     pair.put("f", b"x").unwrap();
     pair.guest = None;
     for process in [&mut pair.server, &mut pair.helper] {
@@ -215,7 +134,7 @@ fn both_end_with_a_connected_vmm(on: Kind) {
 // postern-server(1): --sock-fd: the helper "knows the directory and what is allowed"
 #[apply(promise)]
 fn what_is_allowed_is_the_helpers_to_say(on: Kind) {
-    let pair = Pair::connected(on, Form { args: [&["--readonly"], &[]], ..FORM });
+    let pair = connected(on, Form { args: [&["--readonly"], &[]], ..FORM });
     pair.host.write("f", b"hello");
     assert_eq!(pair.get("f").unwrap(), b"hello");
     assert_eq!(pair.put("g", b"x").map(drop), Err(EROFS));
@@ -225,7 +144,7 @@ fn what_is_allowed_is_the_helpers_to_say(on: Kind) {
 // user_namespaces(7): /proc/sys/user/max_user_namespaces: "ENOSPC": the helper looks names up, and the server's list has no openat, statx, readlinkat
 #[apply(promise)]
 fn without_user_namespaces_the_helper_walks(on: Kind) {
-    let pair = Pair::listening(on, NO_NAMESPACES);
+    let pair = listening(on, NO_NAMESPACES);
     let log = pair.scratch.log();
     let warnings = log.lines().filter(|line| line.contains("the helper looks up every name (slower)")).count();
     assert_eq!(warnings, 1, "{log}");
@@ -236,7 +155,7 @@ fn without_user_namespaces_the_helper_walks(on: Kind) {
 // postern-server(1): --rlimit-nofile: "Half are for nodes, of which any number is served", whoever looks them up
 #[apply(promise)]
 fn without_user_namespaces_any_number_of_nodes_is_served(on: Kind) {
-    let pair = Pair::connected(on, Form { args: [&[], &["--rlimit-nofile=512"]], ..NO_NAMESPACES });
+    let pair = connected(on, Form { args: [&[], &["--rlimit-nofile=512"]], ..NO_NAMESPACES });
     let names: Vec<_> = (0..600).map(|i| format!("f{i}")).collect();
     names.iter().for_each(|name| pair.host.write(name, name.as_bytes()));
     let nodes: Vec<_> = names.iter().map(|name| pair.lookup(name.as_str()).unwrap().nodeid).collect();
@@ -250,7 +169,7 @@ fn without_user_namespaces_any_number_of_nodes_is_served(on: Kind) {
 // postern-helper(8): "When the server is gone, or on SIGTERM, SIGINT or SIGHUP, both end"
 #[apply(promise)]
 fn a_helper_told_to_end_leaves_open_files_readable(on: Kind) {
-    let mut pair = Pair::connected(on, FORM);
+    let mut pair = connected(on, FORM);
     let file = pair.create("f", O_RDWR, 0o644).unwrap();
     pair.write(&file, 0, b"hello").unwrap();
     let child = postern_tests::twin::children(pair.helper.id())[0];

@@ -293,6 +293,19 @@ fn a_missing_helper_is_named() {
     assert_says(&line, &["start the helper /no/such/helper", "ENOENT", "--helper"]);
 }
 
+// postern-server(1): --helper-socket, --security-model, --fmode
+#[test]
+fn a_helper_of_roots_that_is_not_there_is_named() {
+    let scratch = place();
+    let socket = format!("--socket-path={}", text(&scratch.path("socket")));
+    let with = |words: &[&str]| refusal(&[&["--helper-socket=/no/such", &socket, "--shared-dir=/usr"], words].concat());
+    assert_says(&with(&[]), &["a helper at /no/such (--helper-socket)", "ENOENT", "enable postern-helper.socket"]);
+    assert_says(&with(&["--security-model=other"]), &["--security-model=other", "passthrough, none, mapped-xattr"]);
+    assert_says(&with(&["--fmode=888"]), &["--fmode=888", "octal number up to 777"]);
+    let line = refusal(&["--helper-socket=/no/such", &socket, "--shared-dir=/etc/passwd"]);
+    assert_says(&line, &["open the shared directory /etc/passwd", "ENOTDIR"]);
+}
+
 /// What a guest of an ordinary user's can do in a world that root has changed with `change`, and the log.
 fn in_world(change: fn(&Host), check: impl FnOnce(&Process, &str)) {
     mounts::alone();

@@ -8,7 +8,7 @@ mod birth;
 mod file;
 mod xattr;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use nix::libc;
@@ -119,7 +119,7 @@ impl Plan {
     ///
     /// # Errors
     /// If the file system cannot keep attributes, or a mode is given that no file would have.
-    pub(crate) fn of(args: &Args) -> std::result::Result<Option<Self>, Fatal> {
+    pub(crate) fn of(args: &Args, dir: &OwnedFd) -> std::result::Result<Option<Self>, Fatal> {
         let model = Model::from(args.security_model);
         if !matches!(model, Model::MappedXattr | Model::MappedFile) {
             for (option, given) in [("--fmode", args.fmode), ("--dmode", args.dmode)] {
@@ -134,7 +134,7 @@ impl Plan {
             return Ok(None);
         }
         if !model.keeps_by_name() {
-            xattr::probe(args)?;
+            xattr::probe(args, dir)?;
         }
         let (fmode, dmode) = (args.fmode.unwrap_or(FMODE), args.dmode.unwrap_or(DMODE));
         Ok(Some(Self { model, fmode, dmode }))

@@ -3,7 +3,7 @@
 //! among them, with a name of their own.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use postern_ipc::attr::Dev;
 use postern_ipc::model::Model;
@@ -27,10 +27,10 @@ const OURS: &[u8] = b"user.virtfs.";
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
 /// Whether the file system of a share has such attributes.
-pub(super) fn probe(args: &Args) -> std::result::Result<(), Fatal> {
-    match getxattr(&args.shared_dir, UID, &mut [0_u8; 8][..]).map_err(Errno::from) {
+pub(super) fn probe(args: &Args, dir: &OwnedFd) -> std::result::Result<(), Fatal> {
+    match getxattr(format!("/proc/self/fd/{}", dir.as_raw_fd()), UID, &mut [0_u8; 8][..]).map_err(Errno::from) {
         Err(Errno::EOPNOTSUPP) => {
-            let what = format!("keep attributes in {} (--security-model)", args.shared_dir.display());
+            let what = format!("keep attributes in {} (--security-model)", args.shown());
             Err(Fatal::new(what, "its file system has no user.* attributes")
                 .hint("choose another directory, or --security-model=mapped-file"))
         }

@@ -46,6 +46,9 @@ const FORBIDDERS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Where root's helpers listen.
+const HELPERS: &str = "run/postern/helper.socket";
+
 fn kernel(patient: &Patient) -> Option<Finding> {
     let release = patient.text("proc/sys/kernel/osrelease")?;
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
@@ -208,7 +211,13 @@ fn namespaces(patient: &Patient) -> Option<Finding> {
     } else {
         remedies.join("; ")
     };
-    Some(Finding::bad(fatal.to_string(), remedy))
+    if patient.root.join(HELPERS).exists() {
+        return Some(Finding::poor(
+            fatal.to_string(),
+            format!("say --helper-socket /{HELPERS}: helpers of root's are there"),
+        ));
+    }
+    Some(Finding::bad(fatal.to_string(), format!("{remedy}; or have postern-helper.socket enabled, postern-policy(5)")))
 }
 
 #[cfg(test)]

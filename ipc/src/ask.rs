@@ -1,0 +1,103 @@
+//! What a server asks of a helper that it has not started: which directory to share, and how. It comes before the
+//! handshake, in one message with the directory's descriptor; a policy of the host's decides. postern-policy(5)
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attr::Mode;
+use crate::channel::{receive, send};
+use crate::errno::{Errno, Result};
+use crate::hello::{LENGTH, message, parse};
+use crate::model::Model;
+
+/// Asks for a directory, whose descriptor comes along. It has no id and no path: the one is known of whoever asks, the
+/// other of the descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ask {
+    /// [`crate::hello::VERSION`] of the server.
+    pub version: u32,
+    /// Nothing of it is to be changed.
+    pub readonly: bool,
+    /// Where the guest's ownership and modes are to be kept.
+    pub model: Model,
+    /// Permission bits of the host's files, where the model has any.
+    pub fmode: Option<Mode>,
+    /// Those of its directories.
+    pub dmode: Option<Mode>,
+}
+
+/// Asks for `dir`.
+///
+/// # Errors
+/// Those of sendmsg(2).
+pub fn send_ask(socket: &UnixStream, ask: &Ask, dir: BorrowedFd<'_>) -> Result<()> {
+    let sent = send(socket, &[&message(ask)?, b""], &[dir])?;
+    if sent == LENGTH { Ok(()) } else { Err(Errno::EPROTO) }
+}
+
+/// Waits to be asked, as long as the socket's timeout says. Whatever else comes along is closed.
+///
+/// # Errors
+/// EPROTO if it is no such message with one descriptor, ECONNRESET if the other end is gone, EAGAIN if the time is up,
+/// those of recvmsg(2).
+pub fn receive_ask(socket: &UnixStream) -> Result<(Ask, OwnedFd)> {
+    let mut bytes = [0; LENGTH];
+    let got = receive(socket, &mut bytes)?;
+    let descriptor = <[OwnedFd; 1]>::try_from(got.descriptors);
+    match (got.len, descriptor) {
+        (0, Err(_)) => Err(Errno::ECONNRESET),
+        (LENGTH, Ok([descriptor])) if !got.lost => Ok((parse(&bytes)?, descriptor)),
+        _ => Err(Errno::EPROTO),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hello::{Hello, VERSION, receive_hello, send_hello};
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+
+    const ASK: Ask =
+        Ask { version: VERSION, readonly: true, model: Model::MappedXattr, fmode: Some(Mode::new(0o640)), dmode: None };
+
+    fn dir() -> std::fs::File {
+        std::fs::File::open("/").unwrap()
+    }
+
+    #[test]
+    fn what_is_asked_comes_with_its_descriptor_and_before_the_handshake() {
+        let (server, warden) = UnixStream::pair().unwrap();
+        send_ask(&server, &ASK, dir().as_fd()).unwrap();
+        send_hello(&server, &Hello { version: VERSION, channels: 1, wants_map: false }).unwrap();
+        let (ask, fd) = receive_ask(&warden).unwrap();
+        assert_eq!(ask, ASK);
+        assert!(std::fs::File::from(fd).metadata().unwrap().is_dir());
+        assert!(receive_hello(&warden).is_ok());
+    }
+
+    #[test]
+    fn one_descriptor_comes_along_and_whole_messages_only() {
+        let bytes = message(&ASK).unwrap();
+        let dir = dir();
+        let fd = dir.as_fd();
+        for (bytes, fds) in [(&bytes[..], &[][..]), (&bytes[..], &[fd, fd][..]), (&bytes[..100], &[fd][..])] {
+            let (server, warden) = UnixStream::pair().unwrap();
+            send(&server, &[bytes, b""], fds).unwrap();
+            assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO));
+        }
+    }
+
+    #[test]
+    fn silence_and_nonsense_are_no_question() {
+        let (server, warden) = UnixStream::pair().unwrap();
+        warden.set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();
+        assert_eq!(receive_ask(&warden).err(), Some(Errno::EAGAIN));
+        (&server).write_all(&[0xff; LENGTH]).unwrap();
+        assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO));
+        drop(server);
+        assert_eq!(receive_ask(&warden).err(), Some(Errno::ECONNRESET));
+    }
+}
