@@ -17,6 +17,8 @@ pub enum Kind {
     Root,
     /// postern, started by an ordinary user with subordinate ids.
     User,
+    /// The same on a host where ordinary users make no user namespaces: the helper is root's, and is asked at a socket.
+    Asked,
     /// postern, started by root with `--identity=host`.
     Host,
     /// As [`Kind::Mapped`], with a virtio-9p device.
@@ -85,7 +87,7 @@ impl Kind {
 
     /// Whether guest and host number users differently.
     pub fn has_map(self) -> bool {
-        matches!(self, Self::Mapped | Self::User | Self::P9Mapped | Self::P9User)
+        matches!(self, Self::Mapped | Self::User | Self::Asked | Self::P9Mapped | Self::P9User)
     }
 
     /// Its security model, if it is a mapped one: the guest's ids and modes are kept beside the host's.
@@ -100,7 +102,7 @@ impl Kind {
 
     /// Whether set-id files are refused where users of the host could run them.
     pub fn guards_host_users(self) -> bool {
-        matches!(self, Self::Root | Self::Host | Self::User | Self::P9User)
+        matches!(self, Self::Root | Self::Host | Self::User | Self::Asked | Self::P9User)
     }
 
     /// Whether the server's root is confined to a user namespace: no device nodes, no `trusted.*`.
@@ -115,7 +117,7 @@ impl Kind {
 
     /// Whether the server is started by an ordinary user.
     pub fn is_ordinary_user(self) -> bool {
-        matches!(self, Self::User | Self::P9User) || self.security_model().is_some()
+        matches!(self, Self::User | Self::Asked | Self::P9User) || self.security_model().is_some()
     }
 
     /// Who starts the server.
@@ -136,7 +138,7 @@ impl Kind {
     pub fn uids(self) -> Vec<Range> {
         match self {
             Self::Mapped | Self::P9Mapped => vec![MAP],
-            Self::User | Self::P9User => {
+            Self::User | Self::Asked | Self::P9User => {
                 let user = ordinary_user();
                 with_subordinate(user.uid.as_raw(), &user.name, "/etc/subuid")
             }
@@ -147,7 +149,7 @@ impl Kind {
     /// How the server maps group ids.
     pub fn gids(self) -> Vec<Range> {
         match self {
-            Self::User | Self::P9User => {
+            Self::User | Self::Asked | Self::P9User => {
                 let user = ordinary_user();
                 with_subordinate(user.gid.as_raw(), &user.name, "/etc/subgid")
             }

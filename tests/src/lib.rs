@@ -68,8 +68,8 @@ pub mod prelude {
 #[macro_export]
 macro_rules! behaviour {
     ($($function:tt)*) => {
-        $crate::each! { mapped Mapped, root Root, user User, host Host, p9_mapped P9Mapped, p9_user P9User,
-            mapped_xattr MappedXattr, mapped_file MappedFile, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd;
+        $crate::each! { mapped Mapped, root Root, user User, asked Asked, host Host, p9_mapped P9Mapped,
+            p9_user P9User, mapped_xattr MappedXattr, mapped_file MappedFile, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd;
             $($function)* }
     };
 }

@@ -19,6 +19,9 @@ pub const PASS: &str = r#"exec "$0" "$@" 3<&0 4<&1 </dev/null >&2"#;
 pub const CONFINED: &str = r#"echo 0 >/proc/sys/user/max_user_namespaces || exit
 exec setpriv --inh-caps=-all --ambient-caps=-all "$0" "$@" 3<&0 4<&1 </dev/null >&2"#;
 
+/// Words before that script.
+pub const NO_NAMESPACES: [&str; 6] = ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c"];
+
 /// Two programs that somebody else has started, and a guest.
 pub struct Pair {
     /// The guest, while it is there.

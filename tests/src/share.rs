@@ -19,7 +19,9 @@ use crate::fuse::{LINUX, Link, Process};
 use crate::host::{Host, names};
 use crate::kind::{Frontend, Kind};
 use crate::p9::Client;
+use crate::pair::{CONFINED, NO_NAMESPACES};
 use crate::process;
+use crate::systemd::Systemd;
 use crate::v9fs::Mount;
 use crate::vmm::{Machine, Vmm};
 
@@ -201,26 +203,28 @@ impl Setup {
     /// Starts the server.
     pub fn start(&self) -> Server {
         let scratch = Scratch::below(self.place, self.kind, self.public);
-        let (dir, socket) = (scratch.path("share"), scratch.path("socket"));
+        let dir = scratch.path("share");
         (self.plant)(&Host::new(dir.clone(), self.kind));
-        let mut command = self.kind.command(self.frontend, &dir, &socket);
-        command.args(self.options()).args(&self.args);
-        if let Some((program, words)) = self.under.split_first() {
-            let inner = std::mem::replace(&mut command, Command::new(program));
-            command.args(words).arg(inner.get_program()).args(inner.get_args());
-        }
-        let child = scratch.spawn(command, self.kind);
-        Server { child, kind: self.kind, socket, scratch }
+        self.serve_from(scratch, &dir)
     }
 
     /// Starts another server of the same directory.
     pub fn beside(&self, other: &Server) -> Server {
-        let scratch = Scratch::below(self.place, self.kind, self.public);
+        self.serve_from(Scratch::below(self.place, self.kind, self.public), &other.dir())
+    }
+
+    fn serve_from(&self, scratch: Scratch, dir: &Path) -> Server {
         let socket = scratch.path("socket");
-        let mut command = self.kind.command(self.frontend, &other.dir(), &socket);
+        let mut command = self.kind.command(self.frontend, dir, &socket);
         command.args(self.options()).args(&self.args);
-        let child = scratch.spawn(command, self.kind);
-        Server { child, kind: self.kind, socket, scratch }
+        let systemd = (self.kind == Kind::Asked).then(|| Systemd::listen(&scratch.path("")));
+        if let Some(systemd) = &systemd {
+            command = under(&[&NO_NAMESPACES[..], &[CONFINED]].concat(), command);
+            command.arg("--helper-socket").arg(&systemd.socket);
+        }
+        let words: Vec<_> = self.under.iter().map(String::as_str).collect();
+        let child = scratch.spawn(under(&words, command), self.kind);
+        Server { child, kind: self.kind, socket, scratch, _systemd: systemd }
     }
 
     fn options(&self) -> Vec<&'static str> {
@@ -260,6 +264,15 @@ pub struct Server {
     kind: Kind,
     socket: PathBuf,
     scratch: Scratch,
+    _systemd: Option<Systemd>,
+}
+
+/// A command that becomes another one.
+fn under(words: &[&str], inner: Command) -> Command {
+    let Some((program, words)) = words.split_first() else { return inner };
+    let mut command = Command::new(program);
+    command.args(words).arg(inner.get_program()).args(inner.get_args());
+    command
 }
 
 impl Server {
@@ -460,7 +473,7 @@ impl Scratch {
 
     /// Starts a server as the user of `kind`, its messages in the file `log`.
     pub fn spawn(&self, mut command: Command, kind: Kind) -> Child {
-        let log = fs::File::create(self.path("log")).expect("own directory");
+        let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("own directory");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
         command.current_dir("/");
         if geteuid().is_root() && kind.is_ordinary_user() {

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub struct Systemd {
     /// Where it listens; anybody may connect.
     pub socket: PathBuf,
     log: PathBuf,
-    instances: Receiver<Child>,
+    instances: Mutex<Receiver<Child>>,
 }
 
 impl Systemd {
@@ -68,7 +69,7 @@ impl Systemd {
                 }
             }
         });
-        Self { socket, log, instances }
+        Self { socket, log, instances: Mutex::new(instances) }
     }
 
     /// The process that was started for the next of those who have connected.
@@ -76,7 +77,7 @@ impl Systemd {
     /// # Panics
     /// When nobody has.
     pub fn instance(&self) -> Child {
-        self.instances.recv_timeout(Duration::from_secs(10)).expect("somebody has connected")
+        self.instances.lock().expect("whole").recv_timeout(Duration::from_secs(10)).expect("somebody has connected")
     }
 
     /// Connects as another user would, of this group and these others.

@@ -10,7 +10,7 @@ use std::process::Command;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::geteuid;
 use postern_tests::kind::bin_dir;
-use postern_tests::pair::{CONFINED, PASS, Pair, assert_works, mount};
+use postern_tests::pair::{self, CONFINED, PASS, Pair, assert_works, mount};
 use postern_tests::prelude::*;
 use postern_tests::processes::Processes;
 use postern_tests::share::Scratch;
@@ -30,8 +30,7 @@ struct Form {
 
 const FORM: Form = Form { socket: SockType::Stream, under: &["sh", "-c"], script: PASS, args: [&[], &[]] };
 /// The server's user namespace is somebody else's, who allows no more of them.
-const NO_NAMESPACES: Form =
-    Form { under: &["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c"], script: CONFINED, ..FORM };
+const NO_NAMESPACES: Form = Form { under: &pair::NO_NAMESPACES, script: CONFINED, ..FORM };
 
 /// The helper is started by who starts this kind, the server by an ordinary user. VMMs come by `vmm`.
 fn start(on: Kind, form: Form, vmm: OwnedFd) -> Pair {

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::process::Command;
 
 use postern_tests::kind::bin_dir;
-use postern_tests::pair::{CONFINED, PASS, Pair, assert_works, mount};
+use postern_tests::pair::{CONFINED, NO_NAMESPACES, PASS, Pair, assert_works, mount};
 use postern_tests::prelude::*;
 use postern_tests::share::Scratch;
 use postern_tests::systemd::{INSTANCE, Systemd, host_with};
 use postern_tests::twin::ends;
 
 /// A host where ordinary users make no user namespaces; one where they do.
-const HARDENED: (&[&str], &str) = (&["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c"], CONFINED);
+const HARDENED: (&[&str], &str) = (&NO_NAMESPACES, CONFINED);
 const SOFT: (&[&str], &str) = (&["sh", "-c"], PASS);
 
 /// A user's share, whose helper is an instance of root's.
