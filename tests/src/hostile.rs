@@ -1,5 +1,7 @@
 //! What clients that mean harm send, whatever they speak.
 
+use crate::Kind;
+
 /// Says how often a class of attacks was tried; never is no proof.
 ///
 /// # Panics
@@ -7,6 +9,11 @@
 pub fn tried(class: &str, attempts: usize) {
     assert_ne!(attempts, 0, "{class}");
     println!("{class}: {attempts} attempts");
+}
+
+/// What holds alike for all kinds that a promise is made for, and costs a process each time: one kind tries every fourth.
+pub fn is_its_turn(on: Kind, attempt: usize) -> bool {
+    [Kind::Mapped, Kind::Root, Kind::User, Kind::Host][attempt % 4] == on
 }
 
 /// Names that are no names: path_resolution(7). Some would lead out of a share, to what is beside it.
