@@ -219,6 +219,24 @@ fn a_user_who_floods_is_stopped_and_the_others_are_not() {
     assert_given(scratch, &systemd, ann());
 }
 
+// postern-policy(5): "Most shares of one user at once", whatever becomes of a helper
+#[test]
+fn a_share_counts_as_long_as_it_is_served() {
+    let (scratch, systemd) = host(Some("shares-per-user = 1\n"));
+    let dir = path_of(&scratch.path("share"));
+    let mut twin = assert_given(scratch, &systemd, ann());
+    let helper = Pid::from_raw(twin.helper() as i32);
+    assert_says(&systemd.refusal(ann(), &dir), &["there are 1 already"]);
+    nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL).unwrap();
+    twin.renew();
+    assert_says(&systemd.refusal(ann(), &dir), &["there are 1 already"]);
+    twin.socket.shutdown(std::net::Shutdown::Both).unwrap();
+    assert!(ends(&mut twin.warden));
+    let socket = systemd.ask(ann(), &dir);
+    send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false }).unwrap();
+    assert!(matches!(receive_news(&socket), Ok(News::Welcome(_))), "{}", systemd.log());
+}
+
 // What is no question ends the instance that it came to, with one line
 #[test]
 fn malformed_questions_end_their_instance_only() {
