@@ -22,3 +22,4 @@ pub mod right;
 pub mod rules;
 pub mod sandbox;
 pub mod subid;
+pub mod xattrmap;
