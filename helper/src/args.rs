@@ -10,6 +10,7 @@ use postern_ipc::model::Model;
 use postern_policy::idmap::Extent;
 use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp;
+use postern_policy::xattrmap::XattrMap;
 
 /// Does the credentialed file access of one share, asked by a postern-server.
 #[derive(Parser, Clone, Debug)]
@@ -52,6 +53,10 @@ pub(crate) struct Args {
     /// Permission bits of the host's directories, octal (mapped-xattr, mapped-file) [default: 700]
     #[arg(long, value_name = "MODE", value_parser = Mode::permissions)]
     pub(crate) dmode: Option<Mode>,
+
+    /// What the guest's extended attributes are called on the host: `guest`, or rules :TYPE:SCOPE:KEY:PREPEND:
+    #[arg(long, value_name = "MAP")]
+    pub(crate) xattrmap: Option<XattrMap>,
 
     /// Who guest root is: root of the mapped ids only, or the host's root
     #[arg(long, value_name = "FORM", default_value = "userns", conflicts_with_all = ["uid_map", "gid_map"])]

@@ -21,6 +21,7 @@ use rustix::fs::{AtFlags, Mode as Bits, OFlags, StatxFlags, openat, statx};
 use crate::args::Args;
 use crate::clone::Source;
 use crate::identity::Identity;
+use crate::names::CAPABILITY;
 
 /// What is allowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,9 +74,9 @@ impl Guard {
         }
     }
 
-    /// Whether such an attribute may be set.
+    /// Whether the host's file may get an attribute of this name.
     pub(crate) fn xattr(self, name: &XattrName) -> Result<()> {
-        if name.as_bytes() == b"security.capability" && !self.setid { Err(Errno::EPERM) } else { Ok(()) }
+        if name.as_bytes() == CAPABILITY && !self.setid { Err(Errno::EPERM) } else { Ok(()) }
     }
 }
 

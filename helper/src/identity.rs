@@ -119,7 +119,8 @@ impl Identity {
         let gids = given(Kind::Group, &args.gid_map).unwrap_or_else(|| identity(Kind::Group))?;
         let namespace = if args.identity == Form::Host { User::Stay } else { User::New };
         if namespace == User::New && uids.is_identity() && !Model::from(args.security_model).is_mapped() {
-            log::info!("no id map given: every id is itself; device nodes and trusted.* attributes give EPERM");
+            let trusted = if args.xattrmap.is_none() { " and trusted.* attributes" } else { "" };
+            log::info!("no id map given: every id is itself; device nodes{trusted} give EPERM");
         }
         let writers = [Writer::Direct, Writer::Direct];
         let real = real(&uids, &gids);

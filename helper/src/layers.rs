@@ -25,6 +25,7 @@ use tempfile::TempDir;
 
 use crate::clone::{Clone, Place};
 use crate::guard::Guard;
+use crate::names::Names;
 use crate::pin::{Disbelief, Pin};
 use crate::serve;
 use crate::share::Share;
@@ -72,6 +73,7 @@ impl Ground {
             guard: Guard { setid: true, devices: true },
             numbers: open("/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap(),
             model: Model::Passthrough,
+            names: Names::new(None, Model::Passthrough),
             store: None,
             root_place: Place::of(&root).unwrap(),
             root,

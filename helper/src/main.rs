@@ -26,6 +26,7 @@ mod identity;
 mod layers;
 mod mapper;
 mod model;
+mod names;
 mod op;
 mod pin;
 mod serve;

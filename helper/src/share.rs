@@ -16,6 +16,7 @@ use rustix::path::DecInt;
 use crate::clone::Place;
 use crate::guard::Guard;
 use crate::model::Store;
+use crate::names::Names;
 use crate::pin::Pin;
 
 /// Everything that operations share. Nothing in it changes between two requests but a lock.
@@ -29,6 +30,8 @@ pub(crate) struct Share {
     pub(crate) numbers: OwnedFd,
     /// Where the guest's ownership and modes are kept.
     pub(crate) model: Model,
+    /// What its extended attributes are called.
+    pub(crate) names: Names,
     /// That place, where it is not the host's inodes.
     pub(crate) store: Option<Store>,
     /// The clone's root.

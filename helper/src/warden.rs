@@ -30,6 +30,7 @@ use crate::guard::{self, Guard};
 use crate::identity::Identity;
 use crate::mapper::{Outside, Process};
 use crate::model::{Plan, Store};
+use crate::names::Names;
 use crate::share::Share;
 use crate::walls::{self, Walls};
 
@@ -51,7 +52,8 @@ pub(crate) fn run(args: &Args, socket: &UnixStream, dir: OwnedFd, identity: &Ide
     let clone = enter(args, identity, dir)?;
     let guard = Guard::decide(args, identity, clone.mount.source, closed);
     let host_root = identity.is_host_root();
-    let warden = Warden { args, clone, guard, plan, channels: hello.channels, host_root, witness };
+    let names = Names::new(args.xattrmap.clone(), args.security_model.into());
+    let warden = Warden { args, clone, guard, plan, names, channels: hello.channels, host_root, witness };
     let others = Others::new(socket).step("wait for signals")?;
     warden.confine()?;
     let ended = warden.watch(socket, &others)?;
@@ -138,6 +140,7 @@ struct Warden<'a> {
     clone: Held,
     guard: Guard,
     plan: Option<Plan>,
+    names: Names,
     channels: u16,
     host_root: bool,
     witness: Witness,
@@ -216,6 +219,7 @@ impl Warden<'_> {
             rights: self.args.rights(),
             guard: self.guard,
             model: self.args.security_model.into(),
+            names: self.names.clone(),
             store: self.plan.map(Store::new),
             numbers: openat(&self.clone.proc, c"self/fd", flags, Mode::empty()).step("open /proc/self/fd")?,
             root_place: Place::of(&root).step("look at the share's root")?,
@@ -227,7 +231,14 @@ impl Warden<'_> {
 
     fn welcome(&self, socket: &UnixStream, ends: &Ends) -> Result<()> {
         let Args { readonly, security_model, .. } = *self.args;
-        let facts = Facts { version: VERSION, readonly, host_root: self.host_root, model: security_model.into() };
+        let facts = Facts {
+            version: VERSION,
+            readonly,
+            host_root: self.host_root,
+            model: security_model.into(),
+            acls: self.names.acls(),
+            capabilities: self.names.capabilities(),
+        };
         send_news(socket, &News::Welcome(facts))?;
         hand(socket, self.clone.mount.root()?.as_fd())?;
         ends.iter().try_for_each(|end| hand(socket, end.as_fd()))

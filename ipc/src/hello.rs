@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use crate::errno::{Errno, Result};
 use crate::frame::{body, encode, split};
 use crate::id::{GuestGid, GuestUid};
-use crate::model::Model;
+use crate::model::{KnownTo, Model};
 
 /// Of the frames and the handshake together; both sides must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes of every message of the handshake.
 pub(crate) const LENGTH: usize = 512;
 /// Most bytes of a reason.
@@ -73,6 +73,10 @@ pub struct Share {
     pub host_root: bool,
     /// Where the guest's ownership and modes are kept.
     pub model: Model,
+    /// Who knows its ACLs, `system.posix_acl_*`.
+    pub acls: KnownTo,
+    /// Who knows its file capabilities, `security.capability`.
+    pub capabilities: KnownTo,
 }
 
 /// Sends what opens the conversation. The kernel adds this process's credentials: in a user namespace without a map it
@@ -178,7 +182,9 @@ mod tests {
     #[test]
     fn news_come_back_as_they_went() {
         let (server, warden) = UnixStream::pair().unwrap();
-        let share = Share { version: 1, readonly: true, host_root: false, model: Model::MappedFile };
+        let (acls, capabilities) = (KnownTo::Nobody, KnownTo::Guest);
+        let share =
+            Share { version: 1, readonly: true, host_root: false, model: Model::MappedFile, acls, capabilities };
         for news in [News::Renewed, News::Refused("x".repeat(50)), News::Welcome(share)] {
             send_news(&warden, &news).unwrap();
             assert_eq!(receive_news(&server), Ok(news));

@@ -40,6 +40,17 @@ impl Model {
     }
 }
 
+/// Whose kernel knows an extended attribute of the guest's for what it is, and acts by it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum KnownTo {
+    /// The host's, too: it is on the host's inode under its own name.
+    Host,
+    /// The guest's only: it is kept under another name.
+    Guest,
+    /// Nobody's: the guest can have none.
+    Nobody,
+}
+
 /// As on the command line.
 const NAMES: [(&str, Model); 6] = [
     ("passthrough", Model::Passthrough),

@@ -192,11 +192,11 @@ pub struct ShareArgs {
     /// A helper is at the other end of this socket already; it knows the directory and what is allowed
     #[arg(long, value_name = "N", conflicts_with_all =
         ["shared_dir", "helper", "uid_map", "gid_map", "identity", "readonly", "security_model", "fmode",
-         "dmode", "allow_setid", "allow_devices", "max_rate"])]
+         "dmode", "xattrmap", "allow_setid", "allow_devices", "max_rate"])]
     pub sock_fd: Option<RawFd>,
     /// A helper of root's is behind this socket; it shares what the host's policy lets this user, with his ids
     #[arg(long, value_name = "PATH", requires = "shared_dir", conflicts_with_all =
-        ["sock_fd", "helper", "uid_map", "gid_map", "identity", "allow_setid", "allow_devices", "max_rate"])]
+        ["sock_fd", "helper", "uid_map", "gid_map", "identity", "xattrmap", "allow_setid", "allow_devices", "max_rate"])]
     pub helper_socket: Option<PathBuf>,
     /// The helper's program [default: postern-helper beside this one, else in libexec]
     #[arg(long, value_name = "PATH")]
@@ -223,6 +223,9 @@ pub struct ShareArgs {
     /// The same for directories [default: 700]
     #[arg(long, value_name = "MODE")]
     pub dmode: Option<String>,
+    /// What the guest's extended attributes are called on the host: `guest`, or rules :TYPE:SCOPE:KEY:PREPEND:; implies --xattr
+    #[arg(long, value_name = "MAP")]
+    pub xattrmap: Option<String>,
     /// Set-id files of the guest may take effect on the host
     #[arg(long)]
     pub allow_setid: bool,
@@ -320,14 +323,17 @@ impl P9GuestArgs {
     pub fn tree(&self) -> tree::Settings {
         tree::Settings { multidevs: self.multidevs.into(), writeout: self.writeout.into(), alone: false }
     }
+}
 
+impl P9 {
     /// As the frontend takes them.
     pub fn settings(&self) -> p9::Settings {
+        let P9GuestArgs { msize_max, xattr, posix_acl, max_fids, .. } = self.guest;
         p9::Settings {
-            msize: self.msize_max,
-            xattr: self.xattr || self.posix_acl,
-            posix_acl: self.posix_acl,
-            fids: usize::try_from(self.max_fids).unwrap_or(usize::MAX),
+            msize: msize_max,
+            xattr: xattr || posix_acl || self.share.xattrmap.is_some(),
+            posix_acl,
+            fids: usize::try_from(max_fids).unwrap_or(usize::MAX),
         }
     }
 }
@@ -494,7 +500,11 @@ impl Virtiofs {
     /// As the frontend takes them.
     pub fn settings(&self) -> Settings {
         let settings = self.guest.settings();
-        Settings { announce_submounts: settings.announce_submounts && self.multidevs.is_none(), ..settings }
+        Settings {
+            announce_submounts: settings.announce_submounts && self.multidevs.is_none(),
+            xattr: settings.xattr || self.share.xattrmap.is_some(),
+            ..settings
+        }
     }
 }
 
@@ -569,7 +579,7 @@ mod tests {
     #[test]
     fn what_the_helper_decides_is_refused_with_a_helper_already_there() {
         assert!(parse(&["--sock-fd=3", "--fd=4"]).is_ok());
-        for more in ["--readonly", "--shared-dir=/x", "--uid-map=:0:1:1:", "--allow-setid"] {
+        for more in ["--readonly", "--shared-dir=/x", "--uid-map=:0:1:1:", "--xattrmap=guest", "--allow-setid"] {
             assert!(parse(&["--sock-fd=3", "--fd=4", more]).is_err(), "{more}");
         }
     }
@@ -579,9 +589,15 @@ mod tests {
         let asked = ["--helper-socket=/s", "--fd=4", "--shared-dir=/x", "--readonly", "--security-model=mapped"];
         assert!(parse(&asked).is_ok());
         assert!(parse(&asked[..2]).is_err());
-        for more in
-            ["--sock-fd=3", "--helper=/x", "--uid-map=:0:1:1:", "--identity=host", "--allow-setid", "--max-rate=9"]
-        {
+        for more in [
+            "--sock-fd=3",
+            "--helper=/x",
+            "--uid-map=:0:1:1:",
+            "--identity=host",
+            "--xattrmap=guest",
+            "--allow-setid",
+            "--max-rate=9",
+        ] {
             assert!(parse(&[&asked[..], &[more]].concat()).is_err(), "{more}");
         }
     }

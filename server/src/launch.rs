@@ -224,6 +224,7 @@ fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option
         ("--security-model", &share.security_model),
         ("--fmode", &share.fmode),
         ("--dmode", &share.dmode),
+        ("--xattrmap", &share.xattrmap),
         ("--max-rate", &share.max_rate),
     ];
     command.args(values.iter().flat_map(|(option, value)| value.iter().flat_map(|value| [*option, value])));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use postern_ipc::hello::CHANNELS_MAX;
-use postern_ipc::model::Model;
+use postern_ipc::model::{KnownTo, Model};
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_server::args::{Cli, Frontend, P9, Proxy, Virtiofs};
 use postern_server::fs::{lock, tree};
@@ -46,7 +46,7 @@ fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
     let vmms = launch::socket(socket)?;
     let (queues, pool) = (device.num_request_queues, threads.thread_pool_size);
     let met = start.meet(share, args.tree()?, queues.saturating_add(pool))?;
-    acls(met.model, args.settings().posix_acl && met.model.is_mapped())?;
+    acls(met.acls, args.settings().posix_acl, &[KnownTo::Host])?;
     let session = fuse::Session::new(Arc::clone(&met.tree), args.settings(), queues, device.tag.as_deref());
     let poll = Duration::from_micros(threads.poll_us);
     let transport =
@@ -60,8 +60,8 @@ fn serve_p9(args: &P9) -> Result<(), Fatal> {
     let vmms = launch::socket(&way.vmm())?;
     let pool = threads.thread_pool_size;
     let met = start.meet(share, guest.tree(), pool.saturating_add(1))?;
-    acls(met.model, guest.posix_acl && met.model.keeps_by_name())?;
-    let session = p9::Session::new(Arc::clone(&met.tree), p9::Users::Judged, guest.settings());
+    acls(met.acls, guest.posix_acl, &[KnownTo::Host, KnownTo::Guest])?;
+    let session = p9::Session::new(Arc::clone(&met.tree), p9::Users::Judged, args.settings());
     let device = Arc::new(p9::Device::new(session, way.tag.as_deref().unwrap_or_default()));
     let poll = Duration::from_micros(threads.poll_us);
     let transport =
@@ -81,13 +81,14 @@ fn serve_stream(args: &P9) -> Result<(), Fatal> {
     }
     let shown = tree::Settings { alone: !way.trust_client, ..guest.tree() };
     let met = start.meet(share, shown, channels)?;
-    acls(met.model, guest.posix_acl && met.model.keeps_by_name())?;
+    let enough: &[KnownTo] = if way.trust_client { &[KnownTo::Host, KnownTo::Guest] } else { &[KnownTo::Host] };
+    acls(met.acls, guest.posix_acl, enough)?;
     if met.model.is_mapped() && !way.trust_client {
         let why = format!("with the security model {} the host's kernel cannot judge its users", met.model);
         return Err(Fatal::new("serve a client on a stream that is not trusted", why)
             .hint("say --trust-client if that is a guest's kernel, or choose another model"));
     }
-    let (tree, users, settings) = (Arc::clone(&met.tree), way.users(met.host_root), guest.settings());
+    let (tree, users, settings) = (Arc::clone(&met.tree), way.users(met.host_root), args.settings());
     let new = || p9::Streams::new(&tree, &users, settings, slots.into(), pool.into()).step("start the threads");
     met.behind_walls(lock::table::CALLS, new)?.serve(clients).step("wait for a client")
 }
@@ -112,13 +113,16 @@ fn serve_proxy(args: &Proxy, background: bool) -> Result<(), Fatal> {
     proxy::serve(&*tree, qemu).map_err(|why| Fatal::new("understand QEMU", why))
 }
 
-/// A mapped model inherits no ACLs, as a guest on virtio-fs wants of its host; one on 9P inherits them itself, and needs
-/// only a place to keep them.
-fn acls(model: Model, lacking: bool) -> Result<(), Fatal> {
-    if !lacking {
+/// What is kept under another name is not inherited, as a guest on virtio-fs wants of its host; one on 9P inherits it
+/// itself, and needs only a place to keep it. Whom no guest's kernel judges, the host's does.
+fn acls(acls: KnownTo, wanted: bool, enough: &[KnownTo]) -> Result<(), Fatal> {
+    if !wanted || enough.contains(&acls) {
         return Ok(());
     }
-    let why = format!("the security model {model} has no place for them here");
+    let why = match acls {
+        KnownTo::Guest => "the host does not know those of this share (--security-model, --xattrmap)",
+        _ => "this share has no place for them (--security-model, --xattrmap)",
+    };
     Err(Fatal::new("serve POSIX ACLs (--posix-acl)", why)
         .hint("use 9p with --security-model=mapped-xattr, or leave it out"))
 }

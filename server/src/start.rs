@@ -9,7 +9,7 @@ use nix::unistd::User;
 use postern_ipc::channel::{Channel, close_inherited, take};
 use postern_ipc::client::Links;
 use postern_ipc::hello::{self, News, receive_news};
-use postern_ipc::model::Model;
+use postern_ipc::model::{KnownTo, Model};
 use postern_ipc::{Errno, Result};
 use postern_policy::death;
 use postern_policy::fatal::{Fatal, Step as _};
@@ -46,6 +46,8 @@ pub struct Met<'a> {
     pub host_root: bool,
     /// Where the guest's ownership and modes are kept.
     pub model: Model,
+    /// Who knows its ACLs.
+    pub acls: KnownTo,
 }
 
 impl<'a> Start<'a> {
@@ -75,12 +77,12 @@ impl<'a> Start<'a> {
         let step = "open the share";
         let root = take(&helper).step(step)?;
         let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
-        let hello::Share { readonly, host_root, model, .. } = facts;
-        let share = Share { root, links: Arc::clone(&links), walker, model };
+        let hello::Share { readonly, host_root, model, acls, capabilities, .. } = facts;
+        let share = Share { root, links: Arc::clone(&links), walker, model, capabilities };
         let limits = Limits { descriptors, nodes: self.process.max_nodes };
         let tree = Arc::new(Tree::new(share, limits, settings).step(step)?);
         let Self { process, stats, .. } = self;
-        Ok(Met { process, helper, child, stats, links, walker, tree, readonly, host_root, model })
+        Ok(Met { process, helper, child, stats, links, walker, tree, readonly, host_root, model, acls })
     }
 }
 

@@ -136,6 +136,12 @@ impl Setup {
         self
     }
 
+    /// With other names for extended attributes on the host.
+    pub fn xattrmap(self, map: &str) -> Self {
+        let option = if self.kind == Kind::CVirtiofsd { "-oxattrmap=" } else { "--xattrmap=" };
+        self.arg(&format!("{option}{map}"))
+    }
+
     /// Read-only.
     pub fn readonly(mut self) -> Self {
         self.readonly = true;

@@ -437,6 +437,15 @@ fn a_new_file_gets_the_label_that_the_guest_wants(on: Kind) {
     assert_eq!(share.host.getxattr("d", "user.label").unwrap(), b"system_u:object_r");
 }
 
+// postern-server(1): --security-label: "with --xattrmap=guest it is stored for the guest's"
+#[apply(promise)]
+fn a_label_that_the_host_must_not_know_is_stored(on: Kind) {
+    let share = serve_with(on, &["--security-label", "--xattrmap=guest"]);
+    mkdir_labelled(&share, b"security.selinux", b"system_u:object_r").unwrap();
+    assert_eq!(share.host.getxattr("d", "user.postern.security.selinux").unwrap(), b"system_u:object_r");
+    assert_eq!(share.getxattr("d", "security.selinux").unwrap(), b"system_u:object_r");
+}
+
 // postern-server(1): --security-label: "The host's kernel must allow the helper to set it"; a file without its label must not stay
 #[apply(promise)]
 fn a_file_that_cannot_have_its_label_is_not_left_behind(on: Kind) {

@@ -49,6 +49,9 @@ impl Serve for SetAttr {
                 permit(&node, mode, share)?;
             }
         }
+        if (uid.is_some() || gid.is_some()) && node.require_file().is_ok() {
+            keep::capability(&node, share)?;
+        }
         if let Some(size) = size {
             resize(&node, size, kill_setid, share)?;
         }

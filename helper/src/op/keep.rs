@@ -3,7 +3,8 @@
 //! A write by root keeps them, by anybody else takes them away. The kernel counts only the host's root as root here
 //! (`capable(CAP_FSETID)`), so in a user namespace the bits are put back after the change.
 
-use std::os::fd::OwnedFd;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
 use postern_ipc::attr::{Attr, OpenFlags};
@@ -20,7 +21,7 @@ use crate::pin::Pin;
 use crate::serve::Serve;
 use crate::share::{self, Share};
 
-/// What [`setid`], [`disarm`] and [`truncate`] call.
+/// What [`setid`], [`disarm`], [`capability`] and [`truncate`] call.
 pub(crate) const CALLS: &[Call] = &[
     Call::any(libc::SYS_ftruncate, "cuts a file"),
     Call::any(libc::SYS_fchmod, "puts set-id bits back"),
@@ -35,8 +36,9 @@ pub(crate) const CALLS: &[Call] = &[
 const COPY_MAX: u64 = 64 << 20;
 
 /// Does `act`, which changes what is in `file`. Set-id bits go if they are to be killed, or may not be planted in this
-/// share; else they stay.
+/// share; else they stay. File capabilities always go.
 pub(crate) fn setid<T>(file: &OwnedFd, kill: bool, share: &Share, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    capability(file, share)?;
     let before = Attr::of(file)?;
     if !before.has_setid() {
         return act();
@@ -62,11 +64,22 @@ pub(crate) fn disarm(node: &Pin, file: &OwnedFd, share: &Share) -> Result<()> {
         if now.has_setid() {
             fchmod(file, Mode::from_raw_mode(now.mode & 0o7777 & !SETID))?;
         }
-        match removexattr(Share::number(node), c"security.capability").map_err(Errno::from) {
-            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+        remove(node, c"security.capability")
     })
+}
+
+/// Takes file capabilities away that the host's kernel does not know for what they are: a file with a new content or
+/// owner is not what they were given to. capabilities(7)
+pub(crate) fn capability(node: impl AsFd, share: &Share) -> Result<()> {
+    let Some(name) = &share.names.kept_capability else { return Ok(()) };
+    for_the_share(|| remove(node, name.as_c_str()))
+}
+
+fn remove(node: impl AsFd, name: &CStr) -> Result<()> {
+    match removexattr(Share::number(node), name).map_err(Errno::from) {
+        Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Cuts an opened file to nothing, as O_TRUNC does.

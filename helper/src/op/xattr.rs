@@ -19,27 +19,10 @@ use rustix::fs::{
 };
 
 use crate::guard::SETID;
-use crate::model;
+use crate::names::{Use, is_users};
 use crate::pin::Pin;
 use crate::serve::Serve;
 use crate::share::{self, Share};
-
-/// Attributes that a share has: by the whole name, or by what it begins with. Whether one may be changed is the
-/// kernel's to say. xattr(7)
-const NAMES: [(&[u8], bool); 5] = [
-    (b"user.", false),
-    (b"security.", false),
-    (b"trusted.", false),
-    (b"system.posix_acl_access", true),
-    (b"system.posix_acl_default", true),
-];
-
-/// EOPNOTSUPP for a name that is none of a share's, as for one that the file system does not know.
-fn require(name: &XattrName) -> Result<()> {
-    let name = name.as_bytes();
-    let fits = |(known, whole): &(&[u8], bool)| if *whole { name == *known } else { name.starts_with(known) };
-    if NAMES.iter().any(fits) { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
-}
 
 /// Room for as much as was asked for and a frame holds.
 fn room(size: u32) -> Vec<u8> {
@@ -54,12 +37,8 @@ impl Serve for GetXattr {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_getxattr, "reads an attribute")]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        require(&self.name)?;
-        if model::hidden(share.model, &self.name) {
-            return Err(Errno::ENODATA);
-        }
-        let name = model::xattr_name(share.model, &self.name)?;
+    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        let name = share.names.host(&self.name, caller, Use::Read)?;
         let (number, name) = (Share::number(&node), name.as_c_str());
         if self.size == 0 {
             return Ok((length(getxattr_query(number, name)?)?, [], vec![]));
@@ -74,9 +53,9 @@ impl Serve for ListXattr {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_listxattr, "lists attributes")]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        if share.model.is_mapped() {
-            let names = shown(&node, share)?;
+    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        if !share.names.are_the_hosts() {
+            let names = shown(&node, share, caller)?;
             return match (self.size, length(names.len())?) {
                 (0, length) => Ok((length, [], vec![])),
                 (size, length) if size < length => Err(Errno::ERANGE),
@@ -93,25 +72,18 @@ impl Serve for ListXattr {
 }
 
 /// The names that are the guest's.
-fn shown(node: &Pin, share: &Share) -> Result<Vec<u8>> {
+fn shown(node: &Pin, share: &Share, caller: Caller) -> Result<Vec<u8>> {
     let mut names = room(u32::MAX);
     listxattr(Share::number(node), spare_capacity(&mut names))?;
-    Ok(model::shown_xattrs(share.model, &names))
+    Ok(share.names.shown(&names, caller))
 }
 
-/// The host's name of an attribute that is to be changed. EPERM for one of the model's own, and for a `user.*` one of
-/// what a file only stands for. xattr(7): "user attributes are allowed only for regular files and directories"
-fn changeable(node: &Pin, name: &XattrName, share: &Share) -> Result<XattrName> {
-    require(name)?;
+/// The host's name of an attribute that is to be changed. EPERM for a `user.*` one of what a file only stands for.
+/// xattr(7): "user attributes are allowed only for regular files and directories"
+fn changeable(node: &Pin, name: &XattrName, share: &Share, caller: Caller) -> Result<XattrName> {
+    let host = share.names.host(name, caller, Use::Change)?;
     let special = || Ok::<_, Errno>(!matches!(share.attr(node)?.kind(), libc::S_IFREG | libc::S_IFDIR));
-    if model::hidden(share.model, name) || share.model.is_mapped() && is_users(name) && special()? {
-        return Err(Errno::EPERM);
-    }
-    model::xattr_name(share.model, name)
-}
-
-fn is_users(name: &XattrName) -> bool {
-    name.as_bytes().starts_with(b"user.")
+    if share.model.is_mapped() && is_users(name) && special()? { Err(Errno::EPERM) } else { Ok(host) }
 }
 
 impl Serve for SetXattr {
@@ -122,9 +94,9 @@ impl Serve for SetXattr {
         share::STAT,
     ]];
 
-    fn serve(self, [node]: [Pin; 1], data: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        let name = changeable(&node, &self.name, share)?;
-        share.guard.xattr(&self.name)?;
+    fn serve(self, [node]: [Pin; 1], data: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        let name = changeable(&node, &self.name, share, caller)?;
+        share.guard.xattr(&name)?;
         let flags = HostFlags::from_bits_retain(self.flags.difference(XattrFlags::KILL_SGID).bits());
         setxattr(Share::number(&node), name.as_c_str(), data, flags)?;
         if self.flags.contains(XattrFlags::KILL_SGID) {
@@ -153,25 +125,9 @@ impl Serve for RemoveXattr {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_removexattr, "removes an attribute")]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        let name = changeable(&node, &self.name, share)?;
+    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        let name = changeable(&node, &self.name, share, caller)?;
         removexattr(Share::number(&node), name.as_c_str())?;
         Ok(((), [], vec![]))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_has_attributes_of_four_kinds_only() {
-        let ask = |name: &str| require(&XattrName::new(name.as_bytes()).unwrap());
-        for name in ["user.a", "security.selinux", "trusted.overlay.opaque", "system.posix_acl_default"] {
-            assert_eq!(ask(name), Ok(()), "{name}");
-        }
-        for name in ["system.nfs4_acl", "btrfs.compression", "ceph.dir.layout", "a", "system.posix_acl_accessory"] {
-            assert_eq!(ask(name), Err(Errno::EOPNOTSUPP), "{name}");
-        }
     }
 }

@@ -263,6 +263,7 @@ impl Fs for Tree {
         let wrote = if self.keeps_setid(&file) {
             self.write_keeping(&file, offset, from)?
         } else {
+            self.disarm(&file)?;
             from.write_to(file.as_fd(), offset)?
         };
         self.writeout.after(file.as_fd(), offset, u64::try_from(wrote).map_err(|_| Errno::EIO)?)?;
@@ -281,6 +282,7 @@ impl Fs for Tree {
             let op = op::Fallocate { mode, offset, length };
             return self.ask(file.node, &op, |(), _, _| ());
         }
+        self.disarm(&file)?;
         let mode = i32::try_from(mode).ok().and_then(FallocateFlags::from_bits).ok_or(Errno::EOPNOTSUPP)?;
         let signed = |n: u64| i64::try_from(n).map_err(|_| Errno::EINVAL);
         Ok(nix::fcntl::fallocate(&*file, mode, signed(offset)?, signed(length)?)?)
@@ -301,6 +303,7 @@ impl Fs for Tree {
             let op = op::CopyRange { from_offset: from.offset, to_offset: to.offset, length };
             self.call(&op, &[a.as_fd(), b.as_fd()], b"", |copied, [], _| copied)?
         } else {
+            self.disarm(&target)?;
             let (mut from_at, mut to_at) = (from.offset, to.offset);
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             let copied = rustix::fs::copy_file_range(&*source, Some(&mut from_at), &*target, Some(&mut to_at), length)?;

@@ -12,8 +12,8 @@ use postern_ipc::attr::{Attr, OpenFlags};
 use postern_ipc::client::Links;
 use postern_ipc::frame::DATA_MAX;
 use postern_ipc::id::Caller;
-use postern_ipc::model::Model;
-use postern_ipc::name::FileName;
+use postern_ipc::model::{KnownTo, Model};
+use postern_ipc::name::{FileName, XattrName};
 use postern_ipc::op::{self, Op};
 use postern_ipc::{Errno, Result};
 
@@ -28,6 +28,8 @@ use super::{Entry, Fh, Handle, NodeId, Object, Source};
 
 /// Most directories opened one below the other to find a node again.
 const DEEPEST: usize = 65_536;
+/// File capabilities. capabilities(7)
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// The share as the server sees it.
 pub struct Tree {
@@ -42,6 +44,7 @@ pub struct Tree {
     /// Most descriptors of nodes that all views hold together.
     for_views: usize,
     model: Model,
+    capabilities: KnownTo,
 }
 
 /// What the helper's side gave.
@@ -54,6 +57,8 @@ pub struct Share {
     pub walker: Walker,
     /// Where the guest's ownership and modes are kept.
     pub model: Model,
+    /// Who knows its file capabilities.
+    pub capabilities: KnownTo,
 }
 
 /// How the share is shown and written.
@@ -87,7 +92,7 @@ impl Tree {
     /// # Errors
     /// Those of statx(2).
     pub fn new(share: Share, limits: Limits, settings: Settings) -> Result<Self> {
-        let Share { root, links, walker, model } = share;
+        let Share { root, links, walker, model, capabilities } = share;
         let walk = Walk::new(Arc::clone(&links), walker);
         let attr = walk.attr(root.as_fd())?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -105,6 +110,7 @@ impl Tree {
             views: Arc::default(),
             for_views: part,
             model,
+            capabilities,
         })
     }
 
@@ -254,6 +260,18 @@ impl Tree {
     /// A write of this process's own would take set-id bits away that are to stay. Those that are kept elsewhere it cannot.
     fn keeps_setid(&self, file: &OpenFile) -> bool {
         file.has_setid() && !self.model.is_mapped()
+    }
+
+    /// Takes file capabilities away, before this process changes what is in a file, that the kernel would if it knew them.
+    fn disarm(&self, file: &OpenFile) -> Result<()> {
+        if self.capabilities != KnownTo::Guest {
+            return Ok(());
+        }
+        let name = XattrName::new(CAPABILITY)?;
+        match self.ask(file.node, &op::RemoveXattr { name }, |(), _, _| ()) {
+            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Writes through the helper, which may keep set-id bits.
