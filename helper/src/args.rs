@@ -78,6 +78,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_rate: Option<u32>,
 
+    /// Say on the standard output what confines each process (postern explain asks for it)
+    #[arg(long)]
+    pub(crate) explain: bool,
+
     /// off, error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LevelFilter,

@@ -98,6 +98,11 @@ pub(crate) const BLOCKING: Call = Call::at(libc::SYS_fcntl, "takes O_NONBLOCK aw
 pub(crate) const STAT: Call = Call::any(libc::SYS_statx, "reads attributes");
 
 impl Share {
+    /// Whether a directory can be opened for reading.
+    pub(crate) fn reads(dir: &OwnedFd) -> Result<()> {
+        Ok(openat(dir, c".", ALWAYS.union(OFlags::DIRECTORY), Mode::empty()).map(drop)?)
+    }
+
     /// The number of a descriptor: its name in `numbers`.
     pub(crate) fn number(fd: impl AsFd) -> DecInt {
         DecInt::from_fd(fd)

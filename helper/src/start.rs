@@ -49,7 +49,7 @@ pub(crate) fn clean(args: &Args, activated: bool) -> Result<UnixStream, Fatal> {
     limit::no_core()?;
     limit::largest_files()?;
     limit::descriptors(args.rlimit_nofile)?;
-    silence()?;
+    silence(args.explain)?;
     Ok(socket)
 }
 
@@ -76,10 +76,13 @@ fn socket(number: RawFd, shown: &str) -> Result<UnixStream, Fatal> {
     Ok(UnixStream::from(fd))
 }
 
-/// Nothing is read from the standard input or written to the standard output.
-fn silence() -> Result<(), Fatal> {
+/// Nothing is read from the standard input, and written to the standard output only what it is to explain.
+fn silence(explains: bool) -> Result<(), Fatal> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open /dev/null")?;
     nix::unistd::dup2_stdin(&null).step("close the standard input")?;
+    if explains {
+        return Ok(());
+    }
     nix::unistd::dup2_stdout(&null).step("close the standard output")
 }
 

@@ -17,6 +17,8 @@ use crate::serve;
 pub(crate) struct Walls {
     pub(crate) seccomp: Mode,
     pub(crate) landlock: bool,
+    /// They are told of.
+    pub(crate) told: bool,
 }
 
 const fn need(capability: Capability, why: &'static str) -> Need {

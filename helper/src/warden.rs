@@ -12,6 +12,7 @@ use nix::libc;
 use postern_ipc::channel::pass;
 use postern_ipc::hello::{CHANNELS_MAX, Hello, News, Share as Facts, VERSION, receive_hello, send_news};
 use postern_ipc::{Errno, Result};
+use postern_policy::account::Account;
 use postern_policy::death::Witness;
 use postern_policy::fatal::{Fatal, Started, Step as _};
 use postern_policy::limit::Rate;
@@ -150,9 +151,16 @@ impl Warden<'_> {
     /// Keeps nothing but what a helper needs, which is this process's child, and what watching it does.
     fn confine(&self) -> Started<()> {
         sandbox::no_new_privs()?;
-        caps::keep(&walls::capabilities(self.args.rights(), self.guard, self.args.security_model.into()))?;
+        let capabilities = walls::capabilities(self.args.rights(), self.guard, self.args.security_model.into());
+        caps::keep(&capabilities)?;
         Program::absent(&[libc::SYS_clone3], self.args.seccomp)?.apply()?;
-        Program::new(&walls::warden(self.args.rights(), self.args.security_model.into()), self.args.seccomp)?.apply()
+        let program =
+            Program::new(&walls::warden(self.args.rights(), self.args.security_model.into()), self.args.seccomp)?;
+        program.apply()?;
+        if self.args.explain {
+            Account::of("warden").capabilities(&capabilities).landlock(None, &[]).calls(&program).tell()?;
+        }
+        Ok(())
     }
 
     /// Opens the share to the server, and keeps it open.
@@ -206,7 +214,7 @@ impl Warden<'_> {
     }
 
     fn start(&self) -> Started<(Helper, Ends)> {
-        let walls = Walls { seccomp: self.args.seccomp, landlock: !self.args.no_landlock };
+        let walls = Walls { seccomp: self.args.seccomp, landlock: !self.args.no_landlock, told: self.args.explain };
         Helper::start(self.channels, || self.share(), walls, &self.witness)
     }
 

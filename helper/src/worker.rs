@@ -6,6 +6,7 @@ use std::thread::{self, Builder};
 
 use nix::sched::{CloneFlags, unshare};
 use postern_ipc::channel::Channel;
+use postern_policy::account::Account;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::sandbox::caps::keep;
 use postern_policy::sandbox::landlock::{Allow, enforce};
@@ -24,11 +25,16 @@ const STACK: usize = 256 * 1024;
 /// Raises the walls around this process, says by `ready` that they stand, and serves one thread a channel until all
 /// other ends are gone or one has broken the protocol.
 pub(crate) fn run(share: &Share, channels: &[Channel], walls: Walls, ready: impl FnOnce()) -> Result<Ending, Fatal> {
-    keep(&walls::capabilities(share.rights, share.guard, share.model))?;
-    if walls.landlock {
-        enforce(Allow::Beneath { dir: share.root.as_fd(), rights: share.rights })?;
-    }
+    let capabilities = walls::capabilities(share.rights, share.guard, share.model);
+    keep(&capabilities)?;
+    let allow = Allow::Beneath { dir: share.root.as_fd(), rights: share.rights };
+    let domain = walls.landlock.then(|| enforce(allow)).transpose()?;
     let program = Program::new(&serve::calls(share.rights, share.model), walls.seccomp)?;
+    if walls.told {
+        let tried = [("the share", Share::reads(&share.root)), ("/proc/self/fd", Share::reads(&share.numbers))];
+        let account = Account::of("helper").capabilities(&capabilities);
+        account.landlock(domain.as_ref(), &tried).calls(&program).tell()?;
+    }
     thread::scope(|scope| {
         let (settled, all_settled) = mpsc::channel();
         let mut starts = Vec::with_capacity(channels.len());

@@ -12,6 +12,7 @@
 //! Nothing here is unsafe.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod death;
 pub mod fatal;
 pub mod host;

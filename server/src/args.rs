@@ -152,7 +152,7 @@ pub struct P9WayArgs {
     #[arg(long, value_name = "N", group = "way", conflicts_with_all = ["socket_user", "socket_group", "poll_us"])]
     pub stream_fd: Option<RawFd>,
     /// Serve the client at the standard input and output
-    #[arg(long, group = "way", conflicts_with_all = ["socket_user", "socket_group", "poll_us"])]
+    #[arg(long, group = "way", conflicts_with_all = ["socket_user", "socket_group", "poll_us", "explain"])]
     pub stdio: bool,
     /// This user may connect to --socket-path or --listen
     #[arg(long, value_name = "USER")]
@@ -372,6 +372,9 @@ pub struct ProcessArgs {
     /// Keep figures of requests, and tell them to who connects there (postern stat PATH)
     #[arg(long, value_name = "PATH")]
     pub stats_socket: Option<PathBuf>,
+    /// Say on the standard output what confines each process (postern explain asks for it)
+    #[arg(long)]
+    pub explain: bool,
     /// What becomes of a process that makes a system call it has no use for: kill, log, none
     #[arg(long, value_name = "MODE", default_value_t)]
     pub seccomp: seccomp::Mode,

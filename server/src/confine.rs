@@ -119,26 +119,28 @@ fn settle(own: Option<(Uid, Gid)>) -> Result<Walker, Fatal> {
 ///
 /// # Errors
 /// If a wall cannot be raised.
-pub fn renounce(no_landlock: bool) -> Result<(), Fatal> {
+pub fn renounce(no_landlock: bool) -> Result<Option<landlock::Domain>, Fatal> {
     caps::keep(&[])?;
     sandbox::not_dumpable()?;
     sandbox::no_new_privs()?;
     if no_landlock {
         log::warn!("without Landlock (--no-landlock), seccomp alone keeps the server from opening files");
-        return Ok(());
+        return Ok(None);
     }
-    landlock::enforce(landlock::Allow::Nothing)
+    landlock::enforce(landlock::Allow::Nothing).map(Some)
 }
 
 /// From now on all threads of this process keep to the list, which is longer by what this `frontend` alone calls.
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn filter(walker: Walker, frontend: &[Call], mode: Mode) -> Result<(), Fatal> {
+pub fn filter(walker: Walker, frontend: &[Call], mode: Mode) -> Result<Program, Fatal> {
     if mode != Mode::Kill {
         log::warn!("--seccomp={mode}: system calls outside the server's list are not stopped");
     }
-    Program::new(calls(walker).chain(frontend), mode)?.apply_to_all_threads()
+    let program = Program::new(calls(walker).chain(frontend), mode)?;
+    program.apply_to_all_threads()?;
+    Ok(program)
 }
 
 /// The list without what a frontend adds. Who walks decides whether there is a way to a name at all.

@@ -234,11 +234,13 @@ fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option
         ("--allow-devices", share.allow_devices),
         ("--no-landlock", process.no_landlock),
         ("--syslog", process.syslog),
+        ("--explain", process.explain),
     ];
     command.args(switches.iter().filter(|(_, on)| *on).map(|(option, _)| option));
     command.arg("--seccomp").arg(process.seccomp.to_string());
     command.arg("--log-level").arg(process.log_level.to_string().to_lowercase());
-    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let out = if process.explain { std::process::Stdio::inherit() } else { std::process::Stdio::null() };
+    command.stdin(std::process::Stdio::null()).stdout(out);
     let child = command.spawn().step(step()).map_err(|fatal| fatal.hint("name its program by --helper"))?;
     Ok((ours, Some(child)))
 }

@@ -5,6 +5,7 @@ pub mod confine;
 mod content;
 pub mod doctor;
 pub mod dropin;
+pub mod explain;
 pub mod fs;
 pub mod fuse;
 pub mod heap;

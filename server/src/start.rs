@@ -1,5 +1,6 @@
 //! What every frontend begins with: meet the helper, and serve from behind walls.
 
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -11,10 +12,12 @@ use postern_ipc::client::Links;
 use postern_ipc::hello::{self, News, receive_news};
 use postern_ipc::model::{KnownTo, Model};
 use postern_ipc::{Errno, Result};
+use postern_policy::account::Account;
 use postern_policy::death;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::journal;
 use postern_policy::sandbox::seccomp::Call;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::args::{ProcessArgs, ShareArgs};
@@ -98,7 +101,8 @@ impl Met<'_> {
         threads: impl FnOnce() -> std::result::Result<T, Fatal>,
     ) -> std::result::Result<T, Fatal> {
         let Self { process, helper, child, stats, links, walker, readonly, .. } = self;
-        confine::renounce(process.no_landlock)?;
+        let domain = confine::renounce(process.no_landlock)?;
+        let tried = process.explain.then(|| ("its root directory", reads(c"/")));
         if let Some(listener) = stats {
             let links = Arc::clone(&links);
             aside("stats", move || stats::socket::tell(&listener, &links))?;
@@ -111,7 +115,10 @@ impl Met<'_> {
         };
         aside("news", listen)?;
         let made = threads()?;
-        confine::filter(walker, calls, process.seccomp)?;
+        let program = confine::filter(walker, calls, process.seccomp)?;
+        if let Some(tried) = tried {
+            Account::of("server").landlock(domain.as_ref(), &[tried]).calls(&program).tell()?;
+        }
         log::info!("ready{}", if readonly { ", read-only" } else { "" });
         Ok(made)
     }
@@ -132,6 +139,11 @@ fn aside(name: &str, act: impl FnOnce() + Send + 'static) -> std::result::Result
 
 fn take_channels(helper: &UnixStream, count: u16) -> Result<Vec<Channel>> {
     (0..count).map(|_| take(helper).map(Channel::from)).collect()
+}
+
+/// Whether a directory can be opened for reading.
+fn reads(path: &CStr) -> Result<()> {
+    Ok(open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map(drop)?)
 }
 
 /// What the helper's process died of, once it has, if it did not simply end.

@@ -4,7 +4,7 @@
 //! right that the running kernel knows is handled. It does not stop chmod, chown, utimensat, xattrs, ioctls, O_PATH
 //! or stat: seccomp does.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::os::fd::BorrowedFd;
 
 use landlock::{
@@ -34,17 +34,45 @@ pub enum Allow<'a> {
     },
 }
 
+impl Allow<'_> {
+    fn beneath(self) -> BitFlags<AccessFs> {
+        match self {
+            Self::Nothing => BitFlags::empty(),
+            Self::Beneath { rights, .. } => rights_beneath(rights),
+        }
+    }
+}
+
+/// What is in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Domain {
+    abi: ABI,
+    beneath: BitFlags<AccessFs>,
+}
+
+/// What may be done beneath the share; nothing may elsewhere.
+impl Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rights: Vec<_> = self.beneath.iter().map(|right| format!("{right:?}")).collect();
+        let what = if rights.is_empty() { "nothing".into() } else { format!("beneath the share {}", rights.join(" ")) };
+        write!(f, "{what}; elsewhere nothing (ABI {:?})", self.abi)
+    }
+}
+
 /// Restricts this thread and its descendants from now on. Sets no_new_privs, which Landlock asks for.
 ///
 /// # Errors
 /// If the kernel has no Landlock, has it switched off, or has less than the floor.
-pub fn enforce(allow: Allow<'_>) -> Result<(), Fatal> {
+pub fn enforce(allow: Allow<'_>) -> Result<Domain, Fatal> {
     let status = restrict(allow).map_err(|error| {
         fatal(error).hint("Linux 5.19 or newer with \"landlock\" among its lsm= is needed; --no-landlock goes without")
     })?;
     match status.ruleset {
         RulesetStatus::NotEnforced => Err(fatal("the kernel did not enforce it")),
-        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
+        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => {
+            let abi = ABI::from(status.landlock);
+            Ok(Domain { abi, beneath: allow.beneath() & AccessFs::from_all(abi) })
+        }
     }
 }
 

@@ -113,6 +113,32 @@ impl Call {
     }
 }
 
+/// `openat (257): argument 0 is a descriptor, argument 2 is 0x2a0000`
+impl Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&named(self.number))?;
+        self.pins()
+            .zip([": "].into_iter().chain(std::iter::repeat(", ")))
+            .try_for_each(|(pin, before)| write!(f, "{before}{pin}"))
+    }
+}
+
+impl Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DESCRIPTOR: u32 = bits(i32::MAX);
+        write!(f, "argument {} ", self.argument)?;
+        match self.test {
+            Test::Is(value) => write!(f, "is {value:#x}"),
+            Test::AtMost(DESCRIPTOR) => f.write_str("is a descriptor"),
+            Test::AtMost(most) => write!(f, "is at most {most:#x}"),
+            Test::Masked { mask, value: 0 } => write!(f, "has no bits but {:#x}", !mask),
+            Test::Masked { mask, value } => write!(f, "has of {mask:#x} the bits {value:#x}"),
+            Test::IsWide(0) => f.write_str("is null"),
+            Test::IsWide(value) => write!(f, "is {value:#x}"),
+        }
+    }
+}
+
 impl Pin {
     fn condition(self) -> seccompiler::Result<SeccompCondition> {
         let (width, op, value) = match self.test {
@@ -162,7 +188,11 @@ impl Display for Mode {
 
 /// A list ready for the kernel; none in [`Mode::None`].
 #[derive(Debug)]
-pub struct Program(Option<BpfProgram>);
+pub struct Program {
+    code: Option<BpfProgram>,
+    rows: Vec<Call>,
+    mode: Mode,
+}
 
 impl Program {
     /// Translates a list.
@@ -173,9 +203,31 @@ impl Program {
         let otherwise = match mode {
             Mode::Kill => SeccompAction::KillProcess,
             Mode::Log => SeccompAction::Log,
-            Mode::None => return Ok(Self(None)),
+            Mode::None => return Ok(Self { code: None, rows: Vec::new(), mode }),
         };
-        compile(calls, otherwise).map(|program| Self(Some(program))).map_err(fatal)
+        let sorted = by_number(calls);
+        let code = compile(&sorted, otherwise).map_err(fatal)?;
+        Ok(Self { code: Some(code), rows: sorted.into_values().flatten().copied().collect(), mode })
+    }
+
+    /// What becomes of a process that does not keep to it.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Its length, instructions.
+    pub fn len(&self) -> usize {
+        self.code.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.code.is_none()
+    }
+
+    /// What it allows, in the order of the calls' numbers.
+    pub fn rows(&self) -> impl Iterator<Item = &Call> {
+        self.rows.iter()
     }
 
     /// These calls answer ENOSYS, as on a kernel that does not have them, whatever another list says that allows
@@ -185,11 +237,11 @@ impl Program {
     /// None that a short list can have.
     pub fn absent(numbers: &[libc::c_long], mode: Mode) -> Result<Self, Fatal> {
         if mode == Mode::None {
-            return Ok(Self(None));
+            return Ok(Self { code: None, rows: Vec::new(), mode });
         }
         let rules = numbers.iter().map(|&number| (number, Vec::new())).collect();
         filter(rules, SeccompAction::Allow, SeccompAction::Errno(bits(libc::ENOSYS)))
-            .map(|program| Self(Some(program)))
+            .map(|code| Self { code: Some(code), rows: Vec::new(), mode })
             .map_err(fatal)
     }
 
@@ -210,13 +262,13 @@ impl Program {
     }
 
     fn with(&self, apply: fn(&[seccompiler::sock_filter]) -> seccompiler::Result<()>) -> Result<(), Fatal> {
-        self.0.as_ref().map_or(Ok(()), |program| apply(program).map_err(fatal))
+        self.code.as_ref().map_or(Ok(()), |program| apply(program).map_err(fatal))
     }
 }
 
-fn compile<'a>(calls: impl IntoIterator<Item = &'a Call>, otherwise: SeccompAction) -> seccompiler::Result<BpfProgram> {
+fn compile(sorted: &BTreeMap<i64, Vec<&Call>>, otherwise: SeccompAction) -> seccompiler::Result<BpfProgram> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for (number, alternatives) in by_number(calls) {
+    for (&number, alternatives) in sorted {
         let rows = alternatives.iter().map(|call| call.pins().map(|pin| pin.condition()).collect());
         let conditions: Vec<Vec<SeccompCondition>> = rows.collect::<seccompiler::Result<_>>()?;
         let always = conditions.iter().any(Vec::is_empty);
@@ -265,7 +317,7 @@ mod tests {
         ];
         let sorted = by_number(&calls);
         assert_eq!(sorted.get(&libc::SYS_openat).unwrap().len(), 2);
-        assert!(Program::new(&calls, Mode::Kill).unwrap().0.unwrap().len() > 10);
+        assert!(Program::new(&calls, Mode::Kill).unwrap().code.unwrap().len() > 10);
     }
 
     #[test]
@@ -276,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_weaker_mode_has_another_program_or_none() {
-        assert!(Program::new(&[], Mode::None).unwrap().0.is_none());
+        assert!(Program::new(&[], Mode::None).unwrap().code.is_none());
         assert!("trap".parse::<Mode>().is_err());
         assert_eq!("log".parse(), Ok(Mode::Log));
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use postern_policy::fatal::{Fatal, Step as _};
+use postern_server::args::Frontend;
 use postern_server::doctor::{self, Patient};
+use postern_server::explain;
 use postern_server::fuse::TAG_MAX;
 use postern_server::stats::view::Figures;
 
@@ -34,6 +36,15 @@ enum Action {
     Doctor(Doctor),
     /// Show what a server does, every second
     Stat(Stat),
+    /// Show what confines each process of a share, and what the other side could do to it
+    Explain(Explain),
+}
+
+#[derive(Args)]
+struct Explain {
+    /// As on the command line of postern-server
+    #[command(subcommand)]
+    frontend: Frontend,
 }
 
 #[derive(Args)]
@@ -75,6 +86,7 @@ fn main() -> ExitCode {
         Action::Run(args) => run(&args).map(|never| match never {}),
         Action::Doctor(args) => examine(&args),
         Action::Stat(args) => watch(&args),
+        Action::Explain(args) => explain(&args),
     };
     match done {
         Ok(code) => code,
@@ -83,6 +95,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn explain(args: &Explain) -> Result<ExitCode, Fatal> {
+    let words: Vec<OsString> = std::env::args_os().skip(2).collect();
+    let text = explain::explain(&beside(SERVER)?, &args.frontend, &words)?;
+    tell(&text).step("say what was found")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn examine(args: &Doctor) -> Result<ExitCode, Fatal> {
