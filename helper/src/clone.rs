@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 use postern_ipc::{Errno, Result};
-use postern_policy::fatal::{Started, Step as _};
+use postern_policy::fatal::{Fatal, Started, Step as _};
 use postern_policy::right::{Right, Rights};
 use rustix::fs::{
-    AtFlags, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, fstatvfs, openat, openat2,
-    statx,
+    AtFlags, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, fstatfs, fstatvfs, openat,
+    openat2, statx,
 };
 use rustix::mount::{OpenTreeFlags, open_tree};
 
@@ -23,6 +23,8 @@ use crate::sys;
 
 /// `STATX_MNT_ID_UNIQUE` of linux/stat.h, Linux 6.8; a kernel that does not know it ignores it.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+/// The file system of processes. linux/magic.h
+const PROC_SUPER_MAGIC: libc::c_long = 0x9fa0;
 /// What shows the mount of a descriptor, and whether it is a mount's root.
 const MOUNT: StatxFlags = StatxFlags::MNT_ID.union(MNT_ID_UNIQUE).union(StatxFlags::TYPE).union(StatxFlags::INO);
 /// Nothing of the share is followed, triggered or waited for. A FUSE server may never answer.
@@ -96,6 +98,14 @@ impl Clone {
             fatal.hint("the host id that guest root is mapped to must own it or be able to search it")
         })?;
         let submounts = submounts().step("read /proc/self/mountinfo")?;
+        let processes = fstatfs(dir).step("look at the shared directory's file system")?.f_type == PROC_SUPER_MAGIC;
+        if rights.allow(Right::Write) && (processes || submounts.iter().any(|mount| mount.kind == b"proc")) {
+            return Err(Fatal::new(
+                "share a directory that has /proc in it",
+                "a process writes its own memory there, so would a guest the helper's",
+            )
+            .hint("share it read-only, or directories beside it"));
+        }
         let mounts = mounts(&root, &submounts).step("list the mounts of the share")?;
         let here = fstatvfs(dir).step("read the attributes of the shared directory's mount")?.f_flag;
         let all =
@@ -152,6 +162,8 @@ struct Submount {
     below: PathBuf,
     /// `nosuid,nodev,relatime` and the like.
     options: Vec<u8>,
+    /// `ext4`, `proc` and the like.
+    kind: Vec<u8>,
 }
 
 impl Submount {
@@ -166,13 +178,14 @@ fn submounts() -> Result<Vec<Submount>> {
     Ok(table.split(|&byte| byte == b'\n').filter_map(|line| submount(line, &dir)).collect())
 }
 
-/// A line of mountinfo: id, parent, device, root, mount point, options, ... proc_pid_mountinfo(5)
+/// A line of mountinfo: id, parent, device, root, mount point, options, ..., -, file system, ... proc_pid_mountinfo(5)
 fn submount(line: &[u8], dir: &Path) -> Option<Submount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let point = unescape(fields.nth(4)?);
     let options = fields.next()?.to_vec();
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?.to_vec();
     let below = Path::new(OsStr::from_bytes(&point)).strip_prefix(dir).ok()?;
-    (!below.as_os_str().is_empty()).then(|| Submount { below: below.to_owned(), options })
+    (!below.as_os_str().is_empty()).then(|| Submount { below: below.to_owned(), options, kind })
 }
 
 /// `\040` and the like stand for bytes. proc_pid_mountinfo(5), fstab(5)
@@ -206,6 +219,7 @@ mod tests {
         let found = submount(LINE, Path::new("/srv/a b")).unwrap();
         assert_eq!(found.below, Path::new("sub"));
         assert!(found.has("nosuid") && !found.has("nodev"));
+        assert_eq!(found.kind, b"ext3");
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub fn memory(at: &Path, owner: (u32, u32)) {
     mount("tmpfs", at, "tmpfs", MountFlags::empty(), options.as_c_str()).expect("tmpfs");
 }
 
+/// The processes there are.
+pub fn processes(at: &Path) {
+    mount("proc", at, "proc", MountFlags::empty(), None).expect("proc");
+}
+
 /// What is at `from` is at `at` too.
 pub fn bind(from: &Path, at: &Path) {
     mount_bind(from, at).expect("two files or two directories");

@@ -277,6 +277,28 @@ fn every_option_is_in_the_manual_and_every_one_of_the_manual_is_there() {
     }
 }
 
+// proc_pid_mem(5): the file through which a process's memory can be written, by itself without any right
+#[test]
+fn a_directory_with_proc_in_it_is_shared_for_reading_only() {
+    mounts::alone();
+    let scratch = place();
+    let (dir, socket) = (scratch.path("share"), scratch.path("socket"));
+    fs::create_dir(dir.join("p")).unwrap();
+    mounts::processes(&dir.join("p"));
+    for dir in [&dir, &dir.join("p")] {
+        let said = say("postern-server", &["virtiofs", "--shared-dir", text(dir), "--socket-path", text(&socket)]);
+        let said = String::from_utf8(said.stderr).unwrap();
+        assert_says(&said, &["cannot share a directory that has /proc in it", "share it read-only"]);
+    }
+    let plant = |host: &Host| {
+        host.mkdir("p");
+        mounts::processes(&host.path("p"));
+    };
+    let share = Kind::Root.setup().plant(plant).readonly().serve();
+    let own = format!("p/{}/comm", std::process::id());
+    assert_eq!(share.get(own.as_str()).unwrap(), fs::read("/proc/self/comm").unwrap());
+}
+
 // postern-server(1): --multidevs: "What becomes of mounts below the share if they are not announced"
 #[test]
 fn mounts_that_are_to_be_two_things_are_refused() {
