@@ -22,7 +22,7 @@ impl Fatal {
 
     /// Tells the person, in one piece: other processes of the same program write there as well.
     pub fn tell(&self, program: &str) {
-        let _ = std::io::stderr().write_all(format!("{program}: {self}\n").as_bytes());
+        let _ = std::io::stderr().write_all(format!("{program}: {}\n", one_line(&self.0)).as_bytes());
     }
 
     /// What to do about it.
@@ -41,6 +41,16 @@ impl Display for Fatal {
 }
 
 impl std::error::Error for Fatal {}
+
+/// The same without an end of a line or anything else that a terminal obeys: whoever names a directory or a process has
+/// a say in a text, and shall not forge a second one.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
 
 /// What a step of a program's start gives.
 pub type Started<T> = Result<T, Fatal>;
@@ -63,6 +73,11 @@ impl<T, E: Into<Errno>> Step<T> for Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_one_line_whatever_it_is_made_of() {
+        assert_eq!(one_line("share /a\nok\r\x1b[2J/\u{9b}/\u{e4} b"), "share /a\\nok\\r\\u{1b}[2J/\\u{9b}/\u{e4} b");
+    }
 
     #[test]
     fn a_failure_says_what_why_and_what_to_do() {

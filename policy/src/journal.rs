@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use postern_ipc::Errno;
 
-use crate::fatal::{Fatal, Step as _};
+use crate::fatal::{Fatal, Step as _, one_line};
 
 /// Where the system's log listens. syslog(3): _PATH_LOG
 const SOCKET: &str = "/dev/log";
@@ -106,6 +106,7 @@ impl Log for Journal {
 impl Journal {
     /// What the system's log does not take goes to the standard error output; what that does not take is lost.
     fn write(&self, name: &str, severity: u32, text: &std::fmt::Arguments<'_>) {
+        let text = one_line(&text.to_string());
         let taken = self.system.as_ref().is_some_and(|socket| {
             let line = format!("<{}>{}[{}]: {text}", FACILITY | severity, self.program, std::process::id());
             socket.send(line.as_bytes()).is_ok()

@@ -277,6 +277,28 @@ fn every_option_is_in_the_manual_and_every_one_of_the_manual_is_there() {
     }
 }
 
+// Who names a directory writes no second line: of one that cannot be shared, and of one that is
+#[test]
+fn a_name_forges_no_line() {
+    let scratch = place();
+    let missing = "/no/such\npostern-server: info: ready";
+    let socket = scratch.path("socket");
+    let said = say("postern-server", &["virtiofs", "--shared-dir", missing, "--socket-path", text(&socket)]);
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert_says(&said, &[r"postern-helper: cannot open the shared directory /no/such\npostern-server: info: ready: "]);
+    assert!(!said.lines().any(|line| line.starts_with("postern-server: info: ")), "{said}");
+    let dir = scratch.path("share").join("a\nb\u{1b}[2J");
+    fs::create_dir(&dir).unwrap();
+    let mut server = Command::new(bin_dir().join("postern-server"));
+    server.args(["virtiofs", "--shared-dir"]).arg(&dir).arg("--socket-path").arg(&socket);
+    let mut server = server.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let named = lines.find(|line| line.contains("guest root is")).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(named.starts_with("postern-helper: info: /") && named.contains(r"/a\nb\u{1b}[2J: "), "{named:?}");
+}
+
 // proc_pid_mem(5): the file through which a process's memory can be written, by itself without any right
 #[test]
 fn a_directory_with_proc_in_it_is_shared_for_reading_only() {
