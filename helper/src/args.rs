@@ -10,6 +10,7 @@ use postern_ipc::model::Model;
 use postern_policy::idmap::Extent;
 use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp;
+use postern_policy::translate::Rule;
 use postern_policy::xattrmap::XattrMap;
 
 /// Does the credentialed file access of one share, asked by a postern-server.
@@ -27,7 +28,7 @@ pub(crate) struct Args {
     /// Share what the server at the other end of systemd's socket (LISTEN_FDS) asks for, as /etc/postern/policy.toml
     /// lets its user
     #[arg(long, conflicts_with_all = ["sock_fd", "shared_dir", "uid_map", "gid_map", "readonly", "security_model", "fmode",
-        "dmode", "identity", "allow_setid", "allow_devices"])]
+        "dmode", "translate_uid", "translate_gid", "identity", "allow_setid", "allow_devices"])]
     pub(crate) by_policy: bool,
 
     /// Host user ids of the guest's; as often as there are ranges
@@ -37,6 +38,14 @@ pub(crate) struct Args {
     /// Host group ids of the guest's; as often as there are ranges
     #[arg(long, value_name = ":INSIDE:OUTSIDE:COUNT:")]
     pub(crate) gid_map: Vec<Extent>,
+
+    /// User ids of the guest that are others in the share; as often as there are ranges
+    #[arg(long, value_name = "KIND:FROM:TO:COUNT")]
+    pub(crate) translate_uid: Vec<Rule>,
+
+    /// Group ids of the guest that are others in the share; as often as there are ranges
+    #[arg(long, value_name = "KIND:FROM:TO:COUNT")]
+    pub(crate) translate_gid: Vec<Rule>,
 
     /// Nothing of the share may be changed
     #[arg(long)]

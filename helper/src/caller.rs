@@ -9,9 +9,10 @@ use std::cell::Cell;
 use nix::libc;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use postern_ipc::attr::Mode;
-use postern_ipc::id::{Caller, GuestGid};
+use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::{Errno, Result};
 use postern_policy::sandbox::seccomp::Call;
+use postern_policy::translate::{ShareGid, ShareUid, Translation};
 use rustix::process::{Gid as RawGid, umask};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_thread_groups};
 
@@ -41,7 +42,7 @@ struct Own {
 
 thread_local! {
     static OWN: Cell<Option<Own>> = const { Cell::new(None) };
-    /// The user, not root, as whom this thread acts alone.
+    /// The user, not root of the guest, as whom this thread acts alone.
     static ALONE_AS: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
@@ -52,21 +53,49 @@ pub(crate) fn prepare() -> Result<()> {
     Ok(())
 }
 
-/// Does `act` as `caller`, with `mask` as file mode mask. EOVERFLOW if the caller's ids have no host id.
-pub(crate) fn run<T>(caller: Caller, mask: Mode, act: impl FnOnce() -> Result<T>) -> Result<T> {
+/// A user of the guest as the share knows him.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Who {
+    uid: ShareUid,
+    gid: ShareGid,
+    group: Option<ShareGid>,
+    /// He is root in the guest as well as in the share: others with root's id have none of its power.
+    root: bool,
+}
+
+impl Who {
+    /// EPERM for one whom the share forbids.
+    fn of(uid: GuestUid, gid: GuestGid, group: Option<GuestGid>, translation: &Translation) -> Result<Self> {
+        let (of, gid) = (translation.uid(uid)?, translation.gid(gid)?);
+        let group = group.map(|group| translation.gid(group)).transpose()?;
+        Ok(Self { uid: of, gid, group, root: uid == GuestUid(0) && of == ShareUid(0) })
+    }
+
+    /// Whose it is to be what `caller` makes; `None` for whom this thread is already. EPERM as for [`Self::of`].
+    pub(crate) fn makes(caller: Caller, translation: &Translation) -> Result<Option<Self>> {
+        match caller {
+            Caller::Root => Self::of(GuestUid(0), GuestGid(0), None, translation).map(Some),
+            Caller::User { uid, gid, group } => Self::of(uid, gid, group, translation).map(Some),
+            Caller::Alone { .. } => Ok(None),
+        }
+    }
+}
+
+/// Does `act` as `who`, if this thread is not what is to act, with `mask` as file mode mask. EOVERFLOW if his ids have
+/// no host id.
+pub(crate) fn run<T>(who: Option<Who>, mask: Mode, act: impl FnOnce() -> Result<T>) -> Result<T> {
     umask(rustix::fs::Mode::from_raw_mode(mask.bits()));
-    let _back = match caller {
-        Caller::User { uid, gid, group } => Some(Identity::become_(uid.0, gid.0, group, OVERRIDE)?),
-        Caller::Root | Caller::Alone { .. } => None,
-    };
+    let _back = who.map(|who| Identity::become_(who, OVERRIDE)).transpose()?;
     act()
 }
 
-/// Does all of an operation as `caller`, if he is to be judged by the kernel. EOVERFLOW as for [`run`].
-pub(crate) fn alone<T>(caller: Caller, act: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Does all of an operation as `caller`, if he is to be judged by the kernel. EOVERFLOW as for [`run`]; EPERM for one
+/// whom the share forbids.
+pub(crate) fn alone<T>(caller: Caller, translation: &Translation, act: impl FnOnce() -> Result<T>) -> Result<T> {
     let Caller::Alone { uid, gid } = caller else { return act() };
-    let _back = Identity::become_(uid.0, gid.0, None, CapabilitySet::empty())?;
-    ALONE_AS.set((uid.0 != 0).then_some(uid.0));
+    let who = Who::of(uid, gid, None, translation)?;
+    let _back = Identity::become_(who, CapabilitySet::empty())?;
+    ALONE_AS.set((!who.root).then_some(who.uid.0));
     let done = act();
     ALONE_AS.set(None);
     done
@@ -92,19 +121,19 @@ struct Identity {
 
 impl Identity {
     /// With no more than `kept` of root's power over files; root keeps all.
-    fn become_(uid: u32, gid: u32, group: Option<GuestGid>, kept: CapabilitySet) -> Result<Self> {
+    fn become_(who: Who, kept: CapabilitySet) -> Result<Self> {
         let mut back = Self { uid: false, gid: false, groups: false };
-        if let Some(group) = group.filter(|_| OWN.get().is_some_and(|own| own.groups)) {
+        if let Some(group) = who.group.filter(|_| OWN.get().is_some_and(|own| own.groups)) {
             back.groups = true;
             join(group.0)?;
         }
-        if gid != 0 {
+        if who.gid.0 != 0 {
             back.gid = true;
-            as_group(gid)?;
+            as_group(who.gid.0)?;
         }
-        if uid != 0 {
+        if !who.root {
             back.uid = true;
-            as_user(uid, kept)?;
+            as_user(who.uid.0, kept)?;
         }
         Ok(back)
     }

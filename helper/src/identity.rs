@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use postern_ipc::hello::Root;
 use postern_ipc::id::{GuestGid, GuestUid};
 use postern_ipc::model::Model;
 use postern_policy::fatal::{Fatal, Step as _};
@@ -16,18 +17,23 @@ use postern_policy::idmap::{Extent, IdMap, IdMaps};
 use postern_policy::rules::{Caller, Ids};
 use postern_policy::sandbox::namespace::User;
 use postern_policy::subid::{self, Grant};
+use postern_policy::translate::{Rule, ShareUid, Translation};
 
 use crate::args::{Args, Form};
 use crate::mapper::{Tool, Writer};
 
 /// The user who owns nothing. Linux: overflowuid
 const NOBODY: u32 = 65534;
+/// What makes all ids of the guest the only one of a share.
+const ALL_ARE_ROOT: &str = "squash-guest:0:0:4294967295";
 
 /// The answer of this module for one share.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    /// Which ids of the guest are which of the host.
+    /// Which ids of the share are which of the host.
     pub(crate) maps: IdMaps,
+    /// Which ids of the guest are others in the share.
+    pub(crate) translation: Translation,
     /// How user ids and group ids get into the kernel.
     pub(crate) writers: [Writer; 2],
     /// Whether the helper has a user namespace.
@@ -83,6 +89,14 @@ impl Kind {
         }
     }
 
+    /// The option that makes ids others.
+    fn translates(self) -> &'static str {
+        match self {
+            Self::User => "--translate-uid",
+            Self::Group => "--translate-gid",
+        }
+    }
+
     fn tool(self) -> &'static str {
         match self {
             Self::User => "newuidmap",
@@ -124,15 +138,19 @@ impl Identity {
         }
         let writers = [Writer::Direct, Writer::Direct];
         let real = real(&uids, &gids);
-        Ok(Self { maps: IdMaps { uids, gids }, writers, namespace, real, by: Starter::Root })
+        let maps = IdMaps { uids, gids };
+        let translation = translation(args, &maps)?;
+        Ok(Self { maps, translation, writers, namespace, real, by: Starter::Root })
     }
 
     fn of_user(args: &Args, uid: u32, gid: u32) -> Result<Self, Fatal> {
         let kept = Model::from(args.security_model).is_mapped();
-        let (uids, by_uid) = user_map(Kind::User, &args.uid_map, uid, uid, kept)?;
-        let (gids, by_gid) = user_map(Kind::Group, &args.gid_map, uid, gid, kept)?;
+        let (uids, by_uid) = user_map(Kind::User, &args.uid_map, uid, uid, kept || !args.translate_uid.is_empty())?;
+        let (gids, by_gid) = user_map(Kind::Group, &args.gid_map, uid, gid, kept || !args.translate_gid.is_empty())?;
         let (real, by) = (real(&uids, &gids), Starter::User { uid, gid });
-        Ok(Self { maps: IdMaps { uids, gids }, writers: [by_uid, by_gid], namespace: User::New, real, by })
+        let maps = IdMaps { uids, gids };
+        let translation = translation(args, &maps)?;
+        Ok(Self { maps, translation, writers: [by_uid, by_gid], namespace: User::New, real, by })
     }
 
     /// Of whom the policy gives a share.
@@ -152,7 +170,7 @@ impl Identity {
         };
         let (writers, real) = ([Writer::Direct, Writer::Direct], real(&maps.uids, &maps.gids));
         let by = Starter::Policy { uid, gid, more: matches!(ids, Ids::Given(_)) };
-        Ok(Self { maps, writers, namespace: User::New, real, by })
+        Ok(Self { maps, translation: Translation::default(), writers, namespace: User::New, real, by })
     }
 
     /// A process with these ids may have the share's ids in a user namespace of its own. It is somebody at the other end
@@ -191,14 +209,20 @@ impl Identity {
         Ok((IdMaps { uids, gids }, GuestUid(uid), GuestGid(gid)))
     }
 
-    /// Guest root is the host's root.
-    pub(crate) fn is_host_root(&self) -> bool {
-        self.maps.host_uid(GuestUid(0)) == Some(HostUid(0))
+    /// Who guest root is.
+    pub(crate) fn root(&self) -> Root {
+        match self.translation.uid(GuestUid(0)) {
+            Ok(uid @ ShareUid(0)) if self.maps.host_uid(uid) == Some(HostUid(0)) => Root::Host,
+            Ok(ShareUid(0)) => Root::Share,
+            _ => Root::Translated,
+        }
     }
 
     /// Who guest root is on the host, for people.
-    pub(crate) fn root(&self) -> String {
-        match (self.maps.host_uid(GuestUid(0)), self.maps.host_gid(GuestGid(0))) {
+    pub(crate) fn root_on_host(&self) -> String {
+        let uid = self.translation.uid(GuestUid(0)).ok().and_then(|uid| self.maps.host_uid(uid));
+        let gid = self.translation.gid(GuestGid(0)).ok().and_then(|gid| self.maps.host_gid(gid));
+        match (uid, gid) {
             (Some(uid), Some(gid)) => format!("guest root is uid {uid} gid {gid}"),
             _ => "guest root is nobody".into(),
         }
@@ -212,6 +236,27 @@ impl Identity {
             Starter::Policy { gid, more, .. } => more || self.maps.gids != IdMap::single(gid),
         }
     }
+}
+
+/// As it is given, unless the guest would get ids that the share has not.
+fn translation(args: &Args, maps: &IdMaps) -> Result<Translation, Fatal> {
+    let (users, groups) = (&args.translate_uid, &args.translate_gid);
+    let step = "translate ids (--translate-uid, --translate-gid)";
+    let translation = Translation::new(users, groups).map_err(|why| Fatal::new(step, why))?;
+    let model = Model::from(args.security_model);
+    if model.is_mapped() && !translation.is_none() {
+        let why = format!("with --security-model={model} all ids of the guest are kept as they are");
+        return Err(Fatal::new(step, why).hint("leave them out, or choose --security-model=passthrough"));
+    }
+    for (kind, rules, map) in [(Kind::User, users, &maps.uids), (Kind::Group, groups, &maps.gids)] {
+        let lost = |rule: &&Rule| rule.target().is_some_and(|id| map.outward(id).is_none());
+        if let Some(rule) = rules.iter().find(lost) {
+            let why = format!("{} is no {kind} id of the share, whose map is {map}", rule.target().unwrap_or_default());
+            return Err(Fatal::new(format!("translate {kind} ids by {rule}"), why)
+                .hint("the ids of the share are the INSIDE ones of its map, and 0 is always one"));
+        }
+    }
+    Ok(translation)
 }
 
 /// What of the maps is nobody's subordinate id.
@@ -240,8 +285,8 @@ fn identity(kind: Kind) -> Result<IdMap, Fatal> {
 }
 
 /// The map of an ordinary user, and who writes it. Without subordinate ids, or without the tool for them, one id; that
-/// is enough where the guest's ids are `kept` beside the host's.
-fn user_map(kind: Kind, extents: &[Extent], uid: u32, own: u32, kept: bool) -> Result<(IdMap, Writer), Fatal> {
+/// is `enough` where the guest's ids are kept beside the host's, or translated.
+fn user_map(kind: Kind, extents: &[Extent], uid: u32, own: u32, enough: bool) -> Result<(IdMap, Writer), Fatal> {
     if let Some(map) = given(kind, extents) {
         let map = map?;
         let writer = if map == IdMap::single(own) { Writer::Direct } else { Writer::Tool(Tool::find(kind.tool())?) };
@@ -250,8 +295,9 @@ fn user_map(kind: Kind, extents: &[Extent], uid: u32, own: u32, kept: bool) -> R
     match granted(kind, uid).and_then(|grants| Ok((grants, Tool::find(kind.tool())?))) {
         Ok((grants, tool)) => Ok((with_grants(kind, own, &grants)?, Writer::Tool(tool))),
         Err(why) => {
-            if !kept {
-                log::warn!("one {kind} id only, guest root's: {why}");
+            if !enough {
+                let option = kind.translates();
+                log::warn!("one {kind} id only, guest root's ({option} {ALL_ARE_ROOT} makes all that one): {why}");
             }
             Ok((IdMap::single(own), Writer::Direct))
         }

@@ -20,6 +20,7 @@ use postern_ipc::{Errno, Result};
 use postern_policy::right::Rights;
 use postern_policy::sandbox::landlock::{Allow, enforce};
 use postern_policy::sandbox::seccomp::{Mode as Seccomp, Program};
+use postern_policy::translate::Translation;
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use tempfile::TempDir;
 
@@ -71,6 +72,7 @@ impl Ground {
         Share {
             rights,
             guard: Guard { setid: true, devices: true },
+            translation: Translation::default(),
             numbers: open("/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap(),
             model: Model::Passthrough,
             names: Names::new(None, Model::Passthrough),

@@ -3,6 +3,8 @@
 //! The laws of this border:
 //! - a frame that no honest server sends ends the process for good, with one log line;
 //! - the share's right, and whether a name is the guest's to use, is checked in [`permit`] and nowhere else;
+//! - an id of the guest becomes one of the share in one place for each way that it comes: whom to act as ([`caller`]),
+//!   whose a node becomes, whom an attribute's value names;
 //! - a caller whom the kernel is to judge is become for all that an operation does;
 //! - what may be called is what the rows of the table say they call: [`calls`] is the seccomp list of this very share;
 //! - nothing is kept from one request to the next but two numbers: how many descriptors may still be in flight, and when
@@ -224,7 +226,7 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share) 
     let told = log::log_enabled!(log::Level::Debug).then(|| (describe(&op, caller), Instant::now()));
     let done = match prove::<O>(request.descriptors, share) {
         Ok(at) => permit(&op, share, caller)
-            .and_then(|()| caller::alone(caller, || op.serve(at, request.data, share, caller))),
+            .and_then(|()| caller::alone(caller, &share.translation, || op.serve(at, request.data, share, caller))),
         Err(Disbelief::Errno(errno)) => Err(errno),
         Err(Disbelief::Malformed(malformed)) => return Err(malformed),
     };

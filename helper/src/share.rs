@@ -9,6 +9,7 @@ use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp::{Call, bits};
+use postern_policy::translate::Translation;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags, fcntl_setfl, openat, readlinkat_raw};
 use rustix::path::DecInt;
@@ -26,6 +27,8 @@ pub(crate) struct Share {
     pub(crate) rights: Rights,
     /// What may not be planted in it for the host's users to step on.
     pub(crate) guard: Guard,
+    /// Which ids of the guest are others here.
+    pub(crate) translation: Translation,
     /// This process's own /proc/self/fd, opened before Landlock: descriptors are reopened by number in it.
     pub(crate) numbers: OwnedFd,
     /// Where the guest's ownership and modes are kept.

@@ -48,13 +48,12 @@ pub(crate) fn run(args: &Args, socket: &UnixStream, dir: OwnedFd, identity: &Ide
     let plan = Plan::of(args, &dir)?;
     let closed = guard::closed(&dir, args.shown(), identity)?;
     let (hello, server) = greet(socket, identity)?;
-    log::info!("{}: {}", args.shown(), identity.root());
+    log::info!("{}: {}", args.shown(), identity.root_on_host());
     let witness = Witness::call();
     let clone = enter(args, identity, dir)?;
     let guard = Guard::decide(args, identity, clone.mount.source, closed);
-    let host_root = identity.is_host_root();
     let names = Names::new(args.xattrmap.clone(), args.security_model.into());
-    let warden = Warden { args, clone, guard, plan, names, channels: hello.channels, host_root, witness };
+    let warden = Warden { args, identity, clone, guard, plan, names, channels: hello.channels, witness };
     let others = Others::new(socket).step("wait for signals")?;
     warden.confine()?;
     let ended = warden.watch(socket, &others)?;
@@ -138,12 +137,12 @@ fn become_root(identity: &Identity) -> Started<()> {
 
 struct Warden<'a> {
     args: &'a Args,
+    identity: &'a Identity,
     clone: Held,
     guard: Guard,
     plan: Option<Plan>,
     names: Names,
     channels: u16,
-    host_root: bool,
     witness: Witness,
 }
 
@@ -226,6 +225,7 @@ impl Warden<'_> {
         Ok(Share {
             rights: self.args.rights(),
             guard: self.guard,
+            translation: self.identity.translation.clone(),
             model: self.args.security_model.into(),
             names: self.names.clone(),
             store: self.plan.map(Store::new),
@@ -242,10 +242,11 @@ impl Warden<'_> {
         let facts = Facts {
             version: VERSION,
             readonly,
-            host_root: self.host_root,
+            root: self.identity.root(),
             model: security_model.into(),
             acls: self.names.acls(),
             capabilities: self.names.capabilities(),
+            shown: self.identity.translation.shown().clone(),
         };
         send_news(socket, &News::Welcome(facts))?;
         hand(socket, self.clone.mount.root()?.as_fd())?;

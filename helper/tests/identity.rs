@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use common::*;
 use postern_ipc::Errno;
 use postern_ipc::attr::{Attr, Changes, Dev, NodeKind, OpenFlags, XattrFlags};
-use postern_ipc::hello::{Hello, News, VERSION, receive_news, send_hello};
+use postern_ipc::hello::{Hello, LENGTH, News, VERSION, receive_news, send_hello};
 use postern_ipc::id::{GuestGid, GuestUid};
 use postern_ipc::name::XattrName;
 use postern_ipc::op::*;
@@ -142,7 +142,7 @@ fn without_subordinate_ids_the_user_is_alone_and_a_line_says_so() {
     assert_eq!(errno(sut.create(user(1), "g", 0o644)), Errno::EOVERFLOW);
     assert_eq!(errno(sut.ask(ROOT, chown_to(1), &[&sut.node("f")])), Errno::EINVAL);
     let log = sut.log();
-    assert_eq!(log.matches("one user id only, guest root's: cannot use subordinate user ids").count(), 1, "{log}");
+    assert_eq!(log.matches("makes all that one): cannot use subordinate user ids").count(), 1, "{log}");
     let group = postern_ipc::id::Caller::User { uid: GuestUid(0), gid: GuestGid(0), group: Some(GuestGid(0)) };
     assert!(sut.mkdir(group, "d", 0o755).is_ok());
 }
@@ -311,11 +311,11 @@ fn mapped(by: By, uid: u32, dir: &Path, options: &[&str]) -> Option<(String, Str
     let started = Started::new(by, dir, options);
     let (raw, typed) = std::os::unix::net::UnixStream::pair().unwrap();
     send_hello(&typed, &Hello { version: VERSION, channels: 1, wants_map: true }).unwrap();
-    let mut hello = [0; 512];
+    let mut hello = [0; LENGTH];
     std::io::Read::read_exact(&mut &raw, &mut hello).unwrap();
     let hex: String = hello.iter().map(|byte| format!("{byte:02x}")).collect();
-    let program = r#"open S, "+<&=0"; setsockopt(S, 1, 16, 1); syswrite(S, pack("H*", shift));
-        sysread(S, $news, 512); syswrite(STDERR, $news);
+    let program = r#"open S, "+<&=0"; setsockopt(S, 1, 16, 1); $hello = pack("H*", shift); syswrite(S, $hello);
+        sysread(S, $news, length($hello)); syswrite(STDERR, $news);
         for my $map (qw(uid_map gid_map)) {
             open F, "/proc/self/$map";
             while (my $line = <F>) { print join(" ", split(" ", $line)), "\n" }

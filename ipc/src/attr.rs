@@ -50,7 +50,7 @@ pub struct FileId {
     pub ino: u64,
 }
 
-/// The attributes of a file, ids as the share shows them. statx(2)
+/// The attributes of a file, ids as the share's map has them until they are [`shown`](crate::span::Shown). statx(2)
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Attr {
     /// Mount, device and inode.

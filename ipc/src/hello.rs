@@ -23,11 +23,12 @@ use crate::errno::{Errno, Result};
 use crate::frame::{body, encode, split};
 use crate::id::{GuestGid, GuestUid};
 use crate::model::{KnownTo, Model};
+use crate::span::Shown;
 
 /// Of the frames and the handshake together; both sides must have the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Bytes of every message of the handshake.
-pub(crate) const LENGTH: usize = 512;
+pub const LENGTH: usize = 4096;
 /// Most bytes of a reason.
 const REASON_MAX: usize = 400;
 /// Most channels one server may ask for.
@@ -62,21 +63,34 @@ pub enum News {
     Refused(String),
 }
 
-/// Facts of the share.
+/// Who root of the guest is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Root {
+    /// The host's.
+    Host,
+    /// Root of the share's ids only.
+    Share,
+    /// Somebody else, or nobody: his id is translated.
+    Translated,
+}
+
+/// Facts of the share.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Share {
     /// [`VERSION`] of the helper.
     pub version: u32,
     /// Nothing of it may be changed.
     pub readonly: bool,
-    /// Its root is the host's root.
-    pub host_root: bool,
+    /// Who root of the guest is.
+    pub root: Root,
     /// Where the guest's ownership and modes are kept.
     pub model: Model,
     /// Who knows its ACLs, `system.posix_acl_*`.
     pub acls: KnownTo,
     /// Who knows its file capabilities, `security.capability`.
     pub capabilities: KnownTo,
+    /// How its ids are shown to the guest.
+    pub shown: Shown,
 }
 
 /// Sends what opens the conversation. The kernel adds this process's credentials: in a user namespace without a map it
@@ -168,6 +182,14 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8; LENGTH]) -> Result<T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::span::{Becomes, SPANS_MAX, Span, Spans};
+
+    /// As many ranges as there may be.
+    fn longest() -> Shown {
+        let first = |first| Span { first, count: 1, becomes: Becomes::From(first) };
+        let table = || Spans::new((0..u32::try_from(SPANS_MAX).unwrap()).map(first).collect()).unwrap();
+        Shown { uids: table(), gids: table() }
+    }
 
     const HELLO: Hello = Hello { version: VERSION, channels: 3, wants_map: false };
 
@@ -183,8 +205,8 @@ mod tests {
     fn news_come_back_as_they_went() {
         let (server, warden) = UnixStream::pair().unwrap();
         let (acls, capabilities) = (KnownTo::Nobody, KnownTo::Guest);
-        let share =
-            Share { version: 1, readonly: true, host_root: false, model: Model::MappedFile, acls, capabilities };
+        let (root, model) = (Root::Host, Model::MappedFile);
+        let share = Share { version: 1, readonly: true, root, model, acls, capabilities, shown: longest() };
         for news in [News::Renewed, News::Refused("x".repeat(50)), News::Welcome(share)] {
             send_news(&warden, &news).unwrap();
             assert_eq!(receive_news(&server), Ok(news));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A user id of the guest: what the share's map takes as its inner side.
+/// A user id of the guest. Untranslated it is what the share's map takes as its inner side.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct GuestUid(pub u32);
 

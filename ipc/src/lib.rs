@@ -20,5 +20,6 @@ pub mod id;
 pub mod model;
 pub mod name;
 pub mod op;
+pub mod span;
 
 pub use errno::{Errno, Result};

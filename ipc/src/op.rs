@@ -4,8 +4,9 @@
 //! answered [descriptors given back] + bulk data if it answers with any; at the end `again` when a request whose
 //! answer was lost with its helper may be sent once more (doing it twice is the same as doing it once) or `once`.
 //!
-//! Every operation can besides fail with EROFS (read-only share, row needs a right to write), ESTALE (a descriptor's
-//! node has been moved out of the share), EIO (no helper) and what the file system itself gives.
+//! Every operation can besides fail with EROFS (read-only share, row needs a right to write), EPERM (an id comes with it
+//! that the share forbids), ESTALE (a descriptor's node has been moved out of the share), EIO (no helper) and what the
+//! file system itself gives.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 

@@ -7,10 +7,10 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use postern_ipc::id::{GuestGid, GuestUid};
 use serde::Deserialize;
 
 use crate::host::{HostGid, HostUid};
+use crate::translate::{ShareGid, ShareUid};
 
 /// Most ranges of one map. user_namespaces(7): UID_GID_MAP_MAX_EXTENTS
 const RANGES_MAX: usize = 340;
@@ -226,13 +226,13 @@ pub struct IdMaps {
 }
 
 impl IdMaps {
-    /// The host's user for a guest's.
-    pub fn host_uid(&self, uid: GuestUid) -> Option<HostUid> {
+    /// The host's user for one of the share's.
+    pub fn host_uid(&self, uid: ShareUid) -> Option<HostUid> {
         self.uids.outward(uid.0).map(HostUid)
     }
 
-    /// The host's group for a guest's.
-    pub fn host_gid(&self, gid: GuestGid) -> Option<HostGid> {
+    /// The host's group for one of the share's.
+    pub fn host_gid(&self, gid: ShareGid) -> Option<HostGid> {
         self.gids.outward(gid.0).map(HostGid)
     }
 }
@@ -300,8 +300,8 @@ mod tests {
     #[test]
     fn a_host_id_is_reached_through_the_map_only() {
         let maps = IdMaps { uids: map(&[":0:100000:10:"]).unwrap(), gids: IdMap::single(5) };
-        assert_eq!(maps.host_uid(GuestUid(9)), Some(HostUid(100_009)));
-        assert_eq!(maps.host_uid(GuestUid(10)), None);
-        assert_eq!(maps.host_gid(GuestGid(0)), Some(HostGid(5)));
+        assert_eq!(maps.host_uid(ShareUid(9)), Some(HostUid(100_009)));
+        assert_eq!(maps.host_uid(ShareUid(10)), None);
+        assert_eq!(maps.host_gid(ShareGid(0)), Some(HostGid(5)));
     }
 }

@@ -1,8 +1,8 @@
 //! What may be done: rights, ids, limits, and the walls around both programs.
 //!
 //! The laws of this crate:
-//! - an id of the host is its own type, cannot travel, and is reached from an id of the guest only through an
-//!   [`idmap::IdMap`]; an id outside the map is an error, never itself;
+//! - an id of the host is its own type, cannot travel, and is reached from an id of the guest only through a
+//!   [`translate::Translation`] and an [`idmap::IdMap`]; an id outside the map is an error, never itself;
 //! - a share is read-only or it is not ([`right`]); whoever asks is refused in one place;
 //! - who is given a share that he has only asked for, root's rules say ([`rules`]), and a bad line of theirs gives
 //!   nobody any;
@@ -23,4 +23,5 @@ pub mod right;
 pub mod rules;
 pub mod sandbox;
 pub mod subid;
+pub mod translate;
 pub mod xattrmap;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
+use postern_ipc::hello::Root;
 use postern_policy::fatal::Fatal;
 use postern_policy::sandbox::seccomp;
 
@@ -191,12 +192,13 @@ pub struct ShareArgs {
     pub shared_dir: Option<PathBuf>,
     /// A helper is at the other end of this socket already; it knows the directory and what is allowed
     #[arg(long, value_name = "N", conflicts_with_all =
-        ["shared_dir", "helper", "uid_map", "gid_map", "identity", "readonly", "security_model", "fmode",
-         "dmode", "xattrmap", "allow_setid", "allow_devices", "max_rate"])]
+        ["shared_dir", "helper", "uid_map", "gid_map", "translate_uid", "translate_gid", "identity", "readonly",
+         "security_model", "fmode", "dmode", "xattrmap", "allow_setid", "allow_devices", "max_rate"])]
     pub sock_fd: Option<RawFd>,
     /// A helper of root's is behind this socket; it shares what the host's policy lets this user, with his ids
     #[arg(long, value_name = "PATH", requires = "shared_dir", conflicts_with_all =
-        ["sock_fd", "helper", "uid_map", "gid_map", "identity", "xattrmap", "allow_setid", "allow_devices", "max_rate"])]
+        ["sock_fd", "helper", "uid_map", "gid_map", "translate_uid", "translate_gid", "identity", "xattrmap",
+         "allow_setid", "allow_devices", "max_rate"])]
     pub helper_socket: Option<PathBuf>,
     /// The helper's program [default: postern-helper beside this one, else in libexec]
     #[arg(long, value_name = "PATH")]
@@ -207,6 +209,14 @@ pub struct ShareArgs {
     /// The same for groups
     #[arg(long, value_name = "MAP")]
     pub gid_map: Vec<String>,
+    /// User ids of the guest that are others in the share, or are shown as others: `guest:GUEST:HOST:COUNT`, `host:HOST:GUEST:COUNT`,
+    /// `squash-guest:GUEST:HOST:COUNT`, `squash-host:HOST:GUEST:COUNT`, `forbid-guest:GUEST:COUNT` or
+    /// `map:GUEST:HOST:COUNT`; may be repeated
+    #[arg(long, value_name = "RANGE")]
+    pub translate_uid: Vec<String>,
+    /// The same for groups
+    #[arg(long, value_name = "RANGE")]
+    pub translate_gid: Vec<String>,
     /// `userns`: the guest's ids are mapped by a user namespace; `host`: guest root is the host's root
     #[arg(long, value_name = "FORM")]
     pub identity: Option<String>,
@@ -464,11 +474,11 @@ impl P9WayArgs {
     }
 
     /// As whom clients on a stream act. The host's root has to be named where it is the share's.
-    pub fn users(&self, host_root: bool) -> p9::Users {
+    pub fn users(&self, root: Root) -> p9::Users {
         if self.trust_client {
             return p9::Users::Judged;
         }
-        p9::Users::Alone { named: self.attach_as.as_slice().into(), root: !host_root }
+        p9::Users::Alone { named: self.attach_as.as_slice().into(), root: root != Root::Host }
     }
 }
 

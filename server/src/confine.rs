@@ -80,7 +80,8 @@ pub fn meet(socket: &UnixStream, channels: u16) -> Result<(Share, Walker), Fatal
             News::Welcome(share) if share.version == hello::VERSION => {
                 let walker = settle(own)?;
                 // Names that lead past what is kept beside a node are not this process's to look up.
-                return Ok((share, if share.model.is_mapped() { Walker::Helper } else { walker }));
+                let walker = if share.model.is_mapped() { Walker::Helper } else { walker };
+                return Ok((share, walker));
             }
             News::Welcome(share) => {
                 let why = format!("the helper speaks version {}, the server {}", share.version, hello::VERSION);

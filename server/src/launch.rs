@@ -216,7 +216,13 @@ fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option
     let mut command = Command::new(&program);
     command.arg("--sock-fd").arg(theirs.as_raw_fd().to_string());
     command.args(share.shared_dir.iter().flat_map(|dir| ["--shared-dir".as_ref(), dir.as_os_str()]));
-    for (option, values) in [("--uid-map", &share.uid_map), ("--gid-map", &share.gid_map)] {
+    let ranges = [
+        ("--uid-map", &share.uid_map),
+        ("--gid-map", &share.gid_map),
+        ("--translate-uid", &share.translate_uid),
+        ("--translate-gid", &share.translate_gid),
+    ];
+    for (option, values) in ranges {
         command.args(values.iter().flat_map(|value| [option, value]));
     }
     let values = [

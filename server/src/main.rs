@@ -88,7 +88,7 @@ fn serve_stream(args: &P9) -> Result<(), Fatal> {
         return Err(Fatal::new("serve a client on a stream that is not trusted", why)
             .hint("say --trust-client if that is a guest's kernel, or choose another model"));
     }
-    let (tree, users, settings) = (Arc::clone(&met.tree), way.users(met.host_root), args.settings());
+    let (tree, users, settings) = (Arc::clone(&met.tree), way.users(met.root), args.settings());
     let new = || p9::Streams::new(&tree, &users, settings, slots.into(), pool.into()).step("start the threads");
     met.behind_walls(lock::table::CALLS, new)?.serve(clients).step("wait for a client")
 }

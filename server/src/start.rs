@@ -9,7 +9,7 @@ use std::sync::mpsc::Sender;
 use nix::unistd::User;
 use postern_ipc::channel::{Channel, close_inherited, take};
 use postern_ipc::client::Links;
-use postern_ipc::hello::{self, News, receive_news};
+use postern_ipc::hello::{self, News, Root, receive_news};
 use postern_ipc::model::{KnownTo, Model};
 use postern_ipc::{Errno, Result};
 use postern_policy::account::Account;
@@ -45,8 +45,8 @@ pub struct Met<'a> {
     pub tree: Arc<Tree>,
     /// Nothing of it can be changed.
     pub readonly: bool,
-    /// Its root is the host's.
-    pub host_root: bool,
+    /// Who root of the guest is.
+    pub root: Root,
     /// Where the guest's ownership and modes are kept.
     pub model: Model,
     /// Who knows its ACLs.
@@ -78,14 +78,15 @@ impl<'a> Start<'a> {
         let descriptors = confine::step_down(self.process, self.user.as_ref())?;
         let (facts, walker) = confine::meet(&helper, channels)?;
         let step = "open the share";
-        let root = take(&helper).step(step)?;
+        let top = take(&helper).step(step)?;
         let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
-        let hello::Share { readonly, host_root, model, acls, capabilities, .. } = facts;
-        let share = Share { root, links: Arc::clone(&links), walker, model, capabilities };
+        let hello::Share { readonly, root, model, acls, capabilities, shown, .. } = facts;
+        let share =
+            Share { root: top, links: Arc::clone(&links), walker, model, capabilities, shown, who_is_root: root };
         let limits = Limits { descriptors, nodes: self.process.max_nodes };
         let tree = Arc::new(Tree::new(share, limits, settings).step(step)?);
         let Self { process, stats, .. } = self;
-        Ok(Met { process, helper, child, stats, links, walker, tree, readonly, host_root, model, acls })
+        Ok(Met { process, helper, child, stats, links, walker, tree, readonly, root, model, acls })
     }
 }
 

@@ -54,7 +54,7 @@ pub mod prelude {
     pub use crate::host::{Host, ids};
     pub use crate::kind::Kind;
     pub use crate::share::{Cache, Setup, Share};
-    pub use crate::{behaviour, promise, virtiofs};
+    pub use crate::{behaviour, promise, translates, virtiofs};
     pub use libc::{
         O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, S_IFBLK, S_IFCHR,
         S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
@@ -80,6 +80,15 @@ macro_rules! virtiofs {
     ($($function:tt)*) => {
         $crate::each! { mapped Mapped, root Root, user User, host Host, mapped_xattr MappedXattr,
             mapped_file MappedFile, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd; $($function)* }
+    };
+}
+
+/// A behaviour of those that translate ids: postern where the host's inodes keep them, and virtiofsd.
+#[macro_export]
+macro_rules! translates {
+    ($($function:tt)*) => {
+        $crate::each! { mapped Mapped, root Root, user User, host Host, p9_mapped P9Mapped, p9_user P9User,
+            virtiofsd Virtiofsd; $($function)* }
     };
 }
 

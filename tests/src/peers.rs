@@ -45,6 +45,7 @@ const DEVIATIONS: &[(&[Kind], &str, &[&str])] = &[
         &["all_request_queues_see_one_tree", "request_queues_work_in_parallel"],
     ),
     (&[Virtiofsd, CVirtiofsd], "a buffer in two regions ends the process", &["a_buffer_may_lie_in_two_regions"]),
+    (&[Virtiofsd], "a forbidden id gives EIO", &["a_forbidden_id_gets_nothing", "root_of_the_guest_may_be_forbidden"]),
     (&[Virtiofsd, CVirtiofsd], "ends with its VMM", &["another_vmm_may_come"]),
     (
         &[Virtiofsd],

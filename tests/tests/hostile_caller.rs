@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixCredentials, sendmsg};
 use nix::sys::stat::SFlag;
 use nix::unistd::{Gid, Pid, Uid};
-use postern_ipc::hello::{Hello, News, VERSION, receive_news, send_hello};
+use postern_ipc::hello::{Hello, LENGTH, News, VERSION, receive_news, send_hello};
 use postern_ipc::id::Caller;
 use postern_ipc::op::{Create, Mkdir};
 use postern_tests::kind::bin_dir;
@@ -252,7 +252,7 @@ fn malformed_questions_end_their_instance_only() {
             dmode: None,
         };
         postern_ipc::ask::send_ask(&ours, &ask, dir.as_fd()).unwrap();
-        let mut bytes = [0; 512];
+        let mut bytes = [0; LENGTH];
         std::io::Read::read_exact(&mut &theirs, &mut bytes).unwrap();
         bytes
     };
@@ -262,14 +262,14 @@ fn malformed_questions_end_their_instance_only() {
             old[18] ^= 0xff;
             old
         },
-        [0xa5; 512],
+        [0xa5; LENGTH],
     );
     let many = vec![dir.as_raw_fd(); 253];
     for (bytes, fds) in [
         (&good[..], &many[..0]),
         (&good[..], &many[..2]),
         (&good[..], &many[..]),
-        (&good[..511], &many[..1]),
+        (&good[..LENGTH - 1], &many[..1]),
         (&good[..1], &many[..1]),
         (&old[..], &many[..1]),
         (&noise[..], &many[..1]),
@@ -316,7 +316,7 @@ fn only_the_callers_own_process_gets_his_ids() {
         let hello = {
             let (ours, theirs) = UnixStream::pair().unwrap();
             send_hello(&ours, &Hello { version: VERSION, channels: 1, wants_map: true }).unwrap();
-            let mut bytes = [0; 512];
+            let mut bytes = [0; LENGTH];
             std::io::Read::read_exact(&mut &theirs, &mut bytes).unwrap();
             bytes
         };

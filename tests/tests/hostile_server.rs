@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use nix::sys::stat::SFlag;
 use postern_ipc::Errno;
 use postern_ipc::attr::{Changes, Dev, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
-use postern_ipc::hello::{CHANNELS_MAX, Hello, News, VERSION, receive_news, send_hello};
+use postern_ipc::hello::{CHANNELS_MAX, Hello, LENGTH, News, VERSION, receive_news, send_hello};
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::*;
@@ -550,7 +550,7 @@ fn a_greeting_that_makes_no_sense_is_refused(on: Kind) {
         assert!(twin::ends(&mut warden), "{hello:?}");
     }
     let (_scratch, mut socket, mut warden) = twin::start(on, &[]);
-    std::io::Write::write_all(&mut socket, &[0x55; 512]).unwrap();
+    std::io::Write::write_all(&mut socket, &[0x55; LENGTH]).unwrap();
     assert!(twin::ends(&mut warden));
 }
 

@@ -366,7 +366,9 @@ fn assert_single(guest: &Process, log: &str, why: &[&str]) {
     assert_eq!((mine.uid, mine.gid), (0, 0));
     assert_eq!(guest.as_user(7).put("g", b"x").map(drop), Err(EOVERFLOW));
     for kind in ["user", "group"] {
-        let start = format!("postern-helper: warning: one {kind} id only, guest root's: ");
+        let option = if kind == "user" { "--translate-uid" } else { "--translate-gid" };
+        let way = format!("{option} squash-guest:0:0:4294967295 makes all that one");
+        let start = format!("postern-helper: warning: one {kind} id only, guest root's ({way}): ");
         let lines: Vec<_> = log.lines().filter(|line| line.starts_with(&start)).collect();
         assert_eq!(lines.len(), 1, "{log}");
         assert_says(lines[0], why);

@@ -11,14 +11,15 @@ use postern_ipc::{Errno, Result};
 use rustix::fs::{AtFlags, unlinkat};
 
 use super::{Kept, Subject};
-use crate::caller;
+use crate::caller::{self, Who};
 use crate::pin::Pin;
 use crate::share::Share;
 
 /// All that is to be said of a new node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Birth {
-    caller: Caller,
+    /// As whom; `None` as the helper is.
+    who: Option<Who>,
     umask: Mode,
     /// Permission bits on the host, before the umask.
     pub(crate) mode: Mode,
@@ -38,20 +39,21 @@ impl Birth {
         umask: Mode,
     ) -> Result<Self> {
         let Some(store) = &share.store else {
-            return Ok(Self { caller, umask, mode, lenient: share.model == Model::None, kept: None });
+            let who = Who::makes(caller, &share.translation)?;
+            return Ok(Self { who, umask, mode, lenient: share.model == Model::None, kept: None });
         };
         if store.plan.model == Model::MappedLinks && kind == libc::S_IFLNK {
-            return Ok(Self { caller: Caller::Root, umask, mode, lenient: false, kept: None });
+            return Ok(Self { who: None, umask, mode, lenient: false, kept: None });
         }
         let kept = Kept { rdev, ..kept(&share.attr(dir)?, caller, kind | mode.bits() & !umask.bits()) };
         let mode = store.plan.host_mode(kept.mode.unwrap_or(kind));
-        Ok(Self { caller: Caller::Root, umask: Mode::new(0), mode, lenient: false, kept: Some(kept) })
+        Ok(Self { who: None, umask: Mode::new(0), mode, lenient: false, kept: Some(kept) })
     }
 
     /// Makes it.
     pub(crate) fn run<T>(&self, make: impl Fn() -> Result<T>) -> Result<T> {
-        match caller::run(self.caller, self.umask, &make) {
-            Err(Errno::EOVERFLOW) if self.lenient => caller::run(Caller::Root, self.umask, &make),
+        match caller::run(self.who, self.umask, &make) {
+            Err(Errno::EOVERFLOW) if self.lenient => caller::run(None, self.umask, &make),
             made => made,
         }
     }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use nix::libc;
 use postern_ipc::attr::{Changes, Mode, TimeChange};
-use postern_ipc::id::Caller;
+use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::model::Model;
 use postern_ipc::op::{Answer, SetAttr};
 use postern_ipc::{Errno, Result};
@@ -43,7 +43,7 @@ impl Serve for SetAttr {
         let Changes { uid, gid, mode, size, atime, mtime, kill_setid } = self.changes;
         if !share.change(&node, &self.changes, |mode| chmod(&node, mode, share))? {
             if uid.is_some() || gid.is_some() {
-                own(&node, uid.map(|uid| uid.0), gid.map(|gid| gid.0), share)?;
+                own(&node, uid, gid, share)?;
             }
             if let Some(mode) = mode {
                 permit(&node, mode, share)?;
@@ -63,7 +63,9 @@ impl Serve for SetAttr {
     }
 }
 
-fn own(node: &Pin, uid: Option<u32>, gid: Option<u32>, share: &Share) -> Result<()> {
+fn own(node: &Pin, uid: Option<GuestUid>, gid: Option<GuestGid>, share: &Share) -> Result<()> {
+    let uid = uid.map(|uid| share.translation.uid(uid)).transpose()?.map(|uid| uid.0);
+    let gid = gid.map(|gid| share.translation.gid(gid)).transpose()?.map(|gid| gid.0);
     if uid == Some(KEEP) || gid == Some(KEEP) {
         return Err(Errno::EINVAL);
     }

@@ -5,6 +5,7 @@ mod create;
 mod flags;
 mod keep;
 mod look;
+mod named;
 mod open;
 mod remove;
 mod xattr;

@@ -12,6 +12,7 @@ use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
 use rustix::fs::RenameFlags;
 
+use crate::caller::Who;
 use crate::model;
 use crate::pin::Pin;
 use crate::serve::Serve;
@@ -69,13 +70,17 @@ impl Serve for Rename {
         Some(&self.new_name)
     }
 
-    fn serve(self, [dir, new_dir]: [Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [dir, new_dir]: [Pin; 2], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         stays(share, &dir, &self.name)?;
         stays(share, &new_dir, &self.new_name)?;
         let flags = RenameFlags::from_bits_retain(self.flags.bits());
         if flags.contains(RenameFlags::WHITEOUT) && share.model.is_mapped() {
             // It would be a device node of the host.
             return Err(Errno::EINVAL);
+        }
+        if flags.contains(RenameFlags::WHITEOUT) {
+            // What is left behind is made by whoever asks.
+            Who::makes(caller, &share.translation)?;
         }
         model::rename(share, (&dir, &self.name), (&new_dir, &self.new_name), flags)?;
         Ok(((), [], vec![]))

@@ -20,6 +20,7 @@ use rustix::fs::{
 
 use crate::guard::SETID;
 use crate::names::{Use, is_users};
+use crate::op::named;
 use crate::pin::Pin;
 use crate::serve::Serve;
 use crate::share::{self, Share};
@@ -38,13 +39,14 @@ impl Serve for GetXattr {
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_getxattr, "reads an attribute")]];
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        let name = share.names.host(&self.name, caller, Use::Read)?;
-        let (number, name) = (Share::number(&node), name.as_c_str());
+        let host = share.names.host(&self.name, caller, Use::Read)?;
+        let (number, name) = (Share::number(&node), host.as_c_str());
         if self.size == 0 {
             return Ok((length(getxattr_query(number, name)?)?, [], vec![]));
         }
         let mut value = room(self.size);
         getxattr(number, name, spare_capacity(&mut value))?;
+        named::inward(&host, &mut value, &share.translation)?;
         Ok((length(value.len())?, [], value))
     }
 }
@@ -98,7 +100,8 @@ impl Serve for SetXattr {
         let name = changeable(&node, &self.name, share, caller)?;
         share.guard.xattr(&name)?;
         let flags = HostFlags::from_bits_retain(self.flags.difference(XattrFlags::KILL_SGID).bits());
-        setxattr(Share::number(&node), name.as_c_str(), data, flags)?;
+        let value = named::outward(&name, data, &share.translation)?;
+        setxattr(Share::number(&node), name.as_c_str(), &value, flags)?;
         if self.flags.contains(XattrFlags::KILL_SGID) {
             kill_sgid(&node, share)?;
         }

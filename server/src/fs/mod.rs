@@ -192,7 +192,8 @@ pub trait Fs: Send + Sync {
     /// The guest is gone: nothing it held is held any longer.
     fn reset(&self);
     /// The same files as a user has them whom nobody has judged: whatever is done here is done as him, and nodes of one
-    /// user are none of another. Root has them as they are. EMFILE if there are too many users.
+    /// user are none of another. Root of the
+    /// share has them as they are. EMFILE if there are too many users.
     fn acting_as(self: &Arc<Self>, uid: GuestUid, gid: GuestGid) -> Result<Arc<Self>>
     where
         Self: Sized;

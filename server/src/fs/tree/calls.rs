@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use nix::fcntl::FallocateFlags;
 use postern_ipc::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
+use postern_ipc::hello::Root;
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::{self, Fsx};
@@ -29,7 +30,7 @@ impl Fs for Tree {
     }
 
     fn acting_as(self: &Arc<Self>, uid: GuestUid, gid: GuestGid) -> Result<Arc<Self>> {
-        if uid == GuestUid(0) {
+        if uid == GuestUid(0) && self.who_is_root != Root::Translated {
             return Ok(Arc::clone(self));
         }
         self.views.of((uid, gid), || self.view(Caller::Alone { uid, gid }))
@@ -84,7 +85,7 @@ impl Fs for Tree {
             Some(file) => self.walk.attr(self.pin(file.node)?.as_fd()),
             None => self.walk.attr(self.pin(node)?.as_fd()),
         };
-        self.devices.shown(attr?)
+        self.shown(attr?)
     }
 
     fn setattr(&self, node: NodeId, file: Option<Handle>, changes: &Changes) -> Result<Attr> {
@@ -96,7 +97,7 @@ impl Fs for Tree {
         if attr.has_setid() {
             self.files.got_setid(node);
         }
-        self.devices.shown(attr)
+        self.shown(attr)
     }
 
     fn readlink(&self, node: NodeId, to: &mut dyn Sink) -> Result<()> {
@@ -219,7 +220,7 @@ impl Fs for Tree {
         self.nodes.room()?;
         let op = op::TmpFile { mode, umask, flags };
         let (attr, pin, file) = self.create_in(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
-        let shown = self.devices.shown(attr)?;
+        let shown = self.shown(attr)?;
         let entry = Entry { node: self.nodes.nameless(&attr, pin)?, attr: shown };
         Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
     }

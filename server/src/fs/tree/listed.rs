@@ -37,7 +37,7 @@ impl Listed<'_> {
         if let (true, Ok(name)) = (detail == Detail::Entries || tree.devices.hides(), FileName::new(raw.name)) {
             let looked = tree.walk.stat(pin.as_fd(), &name).and_then(|attr| match detail {
                 Detail::Entries => tree.entry(node, &name, attr).map(Some),
-                Detail::Names => tree.devices.shown(attr).map(|_| None),
+                Detail::Names => tree.shown(attr).map(|_| None),
             });
             match looked {
                 Ok(entry) => {

@@ -11,10 +11,12 @@ use std::sync::Arc;
 use postern_ipc::attr::{Attr, OpenFlags};
 use postern_ipc::client::Links;
 use postern_ipc::frame::DATA_MAX;
+use postern_ipc::hello::Root;
 use postern_ipc::id::Caller;
 use postern_ipc::model::{KnownTo, Model};
 use postern_ipc::name::{FileName, XattrName};
 use postern_ipc::op::{self, Op};
+use postern_ipc::span::Shown;
 use postern_ipc::{Errno, Result};
 
 use super::devices::{Devices, Multidevs};
@@ -39,12 +41,14 @@ pub struct Tree {
     walk: Walk,
     links: Arc<Links>,
     devices: Arc<Devices>,
+    shown: Arc<Shown>,
     writeout: Writeout,
     views: Arc<Views>,
     /// Most descriptors of nodes that all views hold together.
     for_views: usize,
     model: Model,
     capabilities: KnownTo,
+    who_is_root: Root,
 }
 
 /// What the helper's side gave.
@@ -59,6 +63,10 @@ pub struct Share {
     pub model: Model,
     /// Who knows its file capabilities.
     pub capabilities: KnownTo,
+    /// How its ids are shown to the guest.
+    pub shown: Shown,
+    /// Who root of the guest is.
+    pub who_is_root: Root,
 }
 
 /// How the share is shown and written.
@@ -92,7 +100,7 @@ impl Tree {
     /// # Errors
     /// Those of statx(2).
     pub fn new(share: Share, limits: Limits, settings: Settings) -> Result<Self> {
-        let Share { root, links, walker, model, capabilities } = share;
+        let Share { root, links, walker, model, capabilities, shown, who_is_root } = share;
         let walk = Walk::new(Arc::clone(&links), walker);
         let attr = walk.attr(root.as_fd())?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -106,11 +114,13 @@ impl Tree {
             walk,
             links,
             devices: Arc::new(Devices::new(settings.multidevs, &attr)),
+            shown: Arc::new(shown),
             writeout: settings.writeout,
             views: Arc::default(),
             for_views: part,
             model,
             capabilities,
+            who_is_root,
         })
     }
 
@@ -123,6 +133,7 @@ impl Tree {
             walk: self.walk.by(user),
             links: Arc::clone(&self.links),
             devices: Arc::clone(&self.devices),
+            shown: Arc::clone(&self.shown),
             views: Arc::clone(&self.views),
             ..*self
         })
@@ -211,8 +222,16 @@ impl Tree {
         self.entry(parent, name, attr)
     }
 
+    /// Attributes as the guest is to see them.
+    ///
+    /// # Errors
+    /// ENODEV for what is not to be seen.
+    fn shown(&self, attr: Attr) -> Result<Attr> {
+        Ok(self.shown.attr(self.devices.shown(attr)?))
+    }
+
     fn entry(&self, parent: NodeId, name: &FileName, attr: Attr) -> Result<Entry> {
-        let shown = self.devices.shown(attr)?;
+        let shown = self.shown(attr)?;
         Ok(Entry { node: self.nodes.found(parent, name, &attr)?, attr: shown })
     }
 
