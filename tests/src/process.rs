@@ -25,3 +25,17 @@ pub fn memory(pid: u32) -> u64 {
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("alive").count()
 }
+
+/// Checks that a process does nothing, once it has done what was asked of it.
+///
+/// # Panics
+/// When it is busy for longer than a few seconds.
+pub fn assert_settles(pid: u32) {
+    const A_MOMENT: Duration = Duration::from_millis(200);
+    let is_idle = || {
+        let before = cpu_time(pid);
+        std::thread::sleep(A_MOMENT);
+        cpu_time(pid) - before <= A_MOMENT / 10
+    };
+    assert!((0..25).any(|_| is_idle()), "time is spent on nothing");
+}

@@ -153,9 +153,7 @@ impl Proxy {
 
     /// Sends a request.
     pub fn request(&mut self, kind: u32, args: &[Arg<'_>]) {
-        let payload: Vec<u8> = args.iter().flat_map(|arg| arg.bytes()).collect();
-        let size = u32::try_from(payload.len()).unwrap();
-        assert!(self.send(&[&kind.to_ne_bytes(), &size.to_ne_bytes(), payload.as_slice()].concat()));
+        assert!(self.send(&request(kind, &payload(args))));
     }
 
     /// The answer to a request that opens nothing: its payload, or the errno.
@@ -228,6 +226,24 @@ impl Proxy {
             size: q(44),
             mtime: (q(84), q(92)),
         })
+    }
+
+    /// The process at the other end.
+    pub fn pid(&self) -> u32 {
+        self.program().child.id()
+    }
+
+    /// Says no more, and takes all that is answered.
+    pub fn leave(&mut self) -> Vec<u8> {
+        let mut answers = Vec::new();
+        self.socket.shutdown(std::net::Shutdown::Write).unwrap();
+        self.socket.read_to_end(&mut answers).unwrap();
+        answers
+    }
+
+    /// The connection itself.
+    pub fn socket(&self) -> &UnixStream {
+        &self.socket
     }
 
     /// The number of the connection, which processes that are started from now on inherit.
@@ -313,6 +329,48 @@ impl Arg<'_> {
             }
         }
     }
+}
+
+/// One request of each type that changes something if it is taken as it is.
+pub fn requests() -> Vec<(u32, Vec<Arg<'static>>)> {
+    use Arg::{D, Q, S};
+    use kind::*;
+
+    let p = |path: &'static str| S(path.as_bytes());
+    let (new, file) = (p("//new"), p("//f"));
+    vec![
+        (OPEN, vec![file, D(libc::O_RDWR.cast_unsigned())]),
+        (CREATE, vec![new, D((libc::O_CREAT | libc::O_RDWR).cast_unsigned()), D(0o644), D(0), D(0)]),
+        (MKNOD, vec![D(0), D(0), new, D(libc::S_IFIFO), Q(0)]),
+        (MKDIR, vec![D(0), D(0), new, D(0o755)]),
+        (SYMLINK, vec![D(0), D(0), p("target"), new]),
+        (LINK, vec![file, new]),
+        (LSTAT, vec![file]),
+        (READLINK, vec![p("//s"), D(100)]),
+        (STATFS, vec![file]),
+        (CHMOD, vec![file, D(0o777)]),
+        (CHOWN, vec![file, D(1), D(1)]),
+        (TRUNCATE, vec![file, Q(0)]),
+        (UTIME, vec![file, Q(1), Q(1), Q(1), Q(1)]),
+        (RENAME, vec![file, new]),
+        (REMOVE, vec![file]),
+        (LGETXATTR, vec![D(100), file, p("user.a")]),
+        (LLISTXATTR, vec![D(100), file]),
+        (LSETXATTR, vec![file, p("user.a"), S(b"x"), D(1), D(0)]),
+        (LREMOVEXATTR, vec![file, p("user.a")]),
+        (GETVERSION, vec![file]),
+    ]
+}
+
+/// What follows the header of a request.
+pub fn payload(args: &[Arg<'_>]) -> Vec<u8> {
+    args.iter().flat_map(|arg| arg.bytes()).collect()
+}
+
+/// A whole request, header and payload.
+pub fn request(kind: u32, payload: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(payload.len()).unwrap();
+    [&kind.to_ne_bytes()[..], &size.to_ne_bytes(), payload].concat()
 }
 
 fn end(pid: u32) {

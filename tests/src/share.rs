@@ -473,14 +473,22 @@ impl Scratch {
         let _ = writeln!(std::io::stderr(), "--- log:\n{}---", self.log());
     }
 
+    fn log_file(&self) -> fs::File {
+        fs::File::options().create(true).append(true).open(self.path("log")).expect("own directory")
+    }
+
     fn root(&self) -> &Path {
         self.0.as_ref().expect("not dropped").path()
     }
 
     /// Starts a server as the user of `kind`, its messages in the file `log`.
-    pub fn spawn(&self, mut command: Command, kind: Kind) -> Child {
-        let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("own directory");
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
+    pub fn spawn(&self, command: Command, kind: Kind) -> Child {
+        self.spawn_at(command, kind, Stdio::null(), self.log_file().into())
+    }
+
+    /// The same, at another standard input and output.
+    pub fn spawn_at(&self, mut command: Command, kind: Kind, stdin: Stdio, stdout: Stdio) -> Child {
+        command.stdin(stdin).stdout(stdout).stderr(self.log_file());
         command.current_dir("/");
         if geteuid().is_root() && kind.is_ordinary_user() {
             let (uid, gid) = kind.starter();

@@ -150,3 +150,65 @@ impl Client {
         self.call::<_, Rclunk>(&Tclunk { fid }).map(drop)
     }
 }
+
+/// Bytes of a message that are agreed on.
+pub const MSIZE: u32 = 8192;
+/// Fid of the root after the [`greeting`].
+pub const ROOT: u32 = 0;
+/// Of the file `f`, which is open.
+pub const OPEN: u32 = 1;
+/// Of nothing.
+pub const NONE: u32 = 2;
+
+/// What a client says first: it attaches and opens `f`.
+pub fn greeting() -> Vec<u8> {
+    let nobody = Text(b"");
+    [
+        frame(&Tversion { msize: MSIZE, version: Text(b"9P2000.L") }, 0xffff, 0),
+        frame(&Tattach { fid: ROOT, afid: NOFID, uname: nobody, aname: nobody, n_uname: 0 }, 1, 0),
+        frame(&Twalk { fid: ROOT, newfid: OPEN, names: vec![Text(b"f")] }, 1, 0),
+        frame(&Tlopen { fid: OPEN, flags: libc::O_RDWR as u32 }, 1, 0),
+    ]
+    .concat()
+}
+
+/// Number of its messages.
+pub const GREETED: usize = 4;
+
+/// The messages that came, each as long as it says.
+///
+/// # Panics
+/// When the last is cut off.
+pub fn whole(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some((size, _)) = bytes.split_first_chunk() {
+        let size = u32::from_le_bytes(*size) as usize;
+        assert!((HEADER..=bytes.len()).contains(&size), "{size} bytes of {}", bytes.len());
+        (bytes, count) = (&bytes[size..], count + 1);
+    }
+    assert!(bytes.is_empty());
+    count
+}
+
+/// Messages that are answered with much.
+pub fn heavy() -> Vec<u8> {
+    let wants = [
+        frame(&Tread { fid: OPEN, offset: 0, count: MSIZE }, 1, 0),
+        frame(&Tgetattr { fid: OPEN, request_mask: 0x7ff }, 2, 0),
+        frame(&Tfsync { fid: OPEN, datasync: 0 }, 3, 0),
+        frame(&Txattrwalk { fid: OPEN, newfid: NONE, name: Text(b"") }, 4, 0),
+        frame(&Tclunk { fid: NONE }, 5, 0),
+    ];
+    wants.concat().repeat(20)
+}
+
+/// A client that has said the [`greeting`] and was answered.
+///
+/// # Panics
+/// When it is not, as all here.
+pub fn mounted(scratch: &Scratch) -> UnixStream {
+    let mut client = connect(scratch);
+    client.write_all(&greeting()).unwrap();
+    (0..GREETED).for_each(|_| drop(receive(&mut client)));
+    client
+}

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use postern_server::p9::message::*;
-use postern_server::p9::wire::{Measured, Put, Text};
+use postern_server::p9::wire::{Put, Text};
 use postern_tests::dotu::dm;
 use postern_tests::fuse::PATIENCE;
-use postern_tests::hostile::bad_names;
+use postern_tests::hostile::{bad_names, p9_messages, record};
 use postern_tests::p9::{ROOT, frame};
 use postern_tests::prelude::*;
 use postern_tests::process;
@@ -33,6 +33,8 @@ fn assert_unharmed(share: &Share9p) {
     share.server.assert_contained();
 }
 
+/// Fids that stand for nothing.
+const NONE: [u32; 2] = [4711, 4712];
 /// What a client may speak.
 const DIALECTS: [&[u8]; 2] = [b"9P2000.L", b"9P2000.u"];
 
@@ -40,61 +42,6 @@ const DIALECTS: [&[u8]; 2] = [b"9P2000.L", b"9P2000.u"];
 fn speak(share: &Share9p, dialect: &[u8]) {
     share.version(1 << 20, dialect).unwrap();
     share.attach_as(ROOT, 0).unwrap();
-}
-
-/// One good message of each kind that changes nothing, with fids that stand for nothing.
-fn good_messages() -> Vec<Vec<u8>> {
-    let (fid, name) = (4711, Text(b"name"));
-    let other = 4712;
-    macro_rules! frames { ($($message:expr),* $(,)?) => { vec![$(frame(&$message, 7, 0)),*] } }
-    frames![
-        Tstatfs { fid },
-        Tlopen { fid, flags: 0 },
-        Tlcreate { fid, name, flags: 0, mode: 0, gid: 0 },
-        Tsymlink { dfid: fid, name, target: name, gid: 0 },
-        Tmknod { dfid: fid, name, mode: 0, major: 0, minor: 0, gid: 0 },
-        Trename { fid, dfid: other, name },
-        Treadlink { fid },
-        Tgetattr { fid, request_mask: 0 },
-        Tsetattr {
-            fid,
-            valid: 0,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            atime_sec: 0,
-            atime_nsec: 0,
-            mtime_sec: 0,
-            mtime_nsec: 0
-        },
-        Txattrwalk { fid, newfid: other, name },
-        Txattrcreate { fid, name, size: 1, flags: 0 },
-        Treaddir { fid, offset: 0, count: 0 },
-        Tfsync { fid, datasync: 0 },
-        Tlock { fid, kind: 0, flags: 0, start: 0, length: 0, proc_id: 0, client_id: name },
-        Tgetlock { fid, kind: 0, start: 0, length: 0, proc_id: 0, client_id: name },
-        Tlink { dfid: fid, fid: other, name },
-        Tmkdir { dfid: fid, name, mode: 0, gid: 0 },
-        Trenameat { olddirfid: fid, oldname: name, newdirfid: other, newname: name },
-        Tunlinkat { dirfd: fid, name, flags: 0 },
-        Tauth { afid: fid, uname: name, aname: name, n_uname: 0 },
-        Tattach { fid, afid: 1, uname: name, aname: name, n_uname: 0 },
-        Tflush { oldtag: 99 },
-        Twalk { fid, newfid: other, names: vec![name, name] },
-        Tread { fid, offset: 0, count: 1 },
-        Twrite { fid, offset: 0, count: 0 },
-        Tclunk { fid },
-        Tremove { fid },
-        Topen { fid, mode: 0 },
-        Tcreate { fid, name, perm: 0, mode: 0, extension: name },
-        Tstat { fid },
-        Twstat { fid, stat: record(Stat { name, ..Stat::DONT_TOUCH }) },
-    ]
-}
-
-fn record(stat: Stat<'_>) -> Measured<Measured<Stat<'_>>> {
-    Measured(Measured(stat))
 }
 
 /// Sends bytes; whatever comes back is an error or nothing.
@@ -111,7 +58,8 @@ fn is_error(answer: &[u8]) -> bool {
 #[apply(promise)]
 fn a_truncated_or_mismeasured_message_is_refused(share: &Share9p) {
     bait(share);
-    for (dialect, message) in DIALECTS.iter().flat_map(|dialect| good_messages().into_iter().map(move |m| (dialect, m)))
+    for (dialect, message) in
+        DIALECTS.iter().flat_map(|dialect| p9_messages(NONE).into_iter().map(move |m| (dialect, m)))
     {
         speak(share, dialect);
         for len in 1..message.len() {
@@ -145,7 +93,7 @@ fn random_bytes_do_no_harm(share: &Share9p) {
         random ^= random << 17;
         random
     };
-    let good = good_messages();
+    let good = p9_messages(NONE);
     for round in 0..8_000 {
         if round % 4_000 == 0 {
             speak(share, DIALECTS[round / 4_000]);
@@ -484,7 +432,7 @@ fn without_room_for_an_answer_or_a_session_nothing_happens(share: &Share9p) {
         assert_eq!(ring.wait(ticket, PATIENCE), Some(vec![]), "{room} bytes of room");
     }
     let _ = share.version(1 << 20, b"unknown").unwrap();
-    for message in good_messages() {
+    for message in p9_messages(NONE) {
         assert_refused(share, &message);
     }
     share.speak_u(1 << 20);

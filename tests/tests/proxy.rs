@@ -12,7 +12,7 @@ use nix::errno::Errno::{self, *};
 use postern_tests::Kind;
 use postern_tests::proxy::Arg::{self, D, Q, S};
 use postern_tests::proxy::Helper::{self, Postern};
-use postern_tests::proxy::{Proxy, kind::*};
+use postern_tests::proxy::{Proxy, kind::*, payload, request, requests};
 
 /// O_* of open(2).
 const RDWR: u32 = libc::O_RDWR.cast_unsigned();
@@ -236,9 +236,7 @@ fn requests_that_come_together_are_answered_one_by_one(proxy: &mut Proxy) {
     ];
     let mut bytes = Vec::new();
     for (kind, args) in &requests {
-        let payload = payload(args);
-        let size = u32::try_from(payload.len()).unwrap();
-        bytes.extend([&kind.to_ne_bytes()[..], &size.to_ne_bytes(), &payload].concat());
+        bytes.extend(request(*kind, &payload(args)));
     }
     let (together, rest) = bytes.split_at(bytes.len() - 5);
     assert!(proxy.send(together));
@@ -351,40 +349,8 @@ fn what_is_no_file_is_not_opened(proxy: &mut Proxy) {
     }
 }
 
-/// One request of each type that changes something if it is taken as it is.
-fn requests() -> Vec<(u32, Vec<Arg<'static>>)> {
-    let new = p("//new");
-    vec![
-        (OPEN, vec![p("//f"), D(RDWR)]),
-        (CREATE, vec![new, D(CREAT), D(0o644), D(0), D(0)]),
-        (MKNOD, vec![D(0), D(0), new, D(libc::S_IFIFO), Q(0)]),
-        (MKDIR, vec![D(0), D(0), new, D(0o755)]),
-        (SYMLINK, vec![D(0), D(0), p("target"), new]),
-        (LINK, vec![p("//f"), new]),
-        (LSTAT, vec![p("//f")]),
-        (READLINK, vec![p("//s"), D(100)]),
-        (STATFS, vec![p("//f")]),
-        (CHMOD, vec![p("//f"), D(0o777)]),
-        (CHOWN, vec![p("//f"), D(1), D(1)]),
-        (TRUNCATE, vec![p("//f"), Q(0)]),
-        (UTIME, vec![p("//f"), Q(1), Q(1), Q(1), Q(1)]),
-        (RENAME, vec![p("//f"), new]),
-        (REMOVE, vec![p("//f")]),
-        (LGETXATTR, vec![D(100), p("//f"), p("user.a")]),
-        (LLISTXATTR, vec![D(100), p("//f")]),
-        (LSETXATTR, vec![p("//f"), p("user.a"), S(b"x"), D(1), D(0)]),
-        (LREMOVEXATTR, vec![p("//f"), p("user.a")]),
-        (GETVERSION, vec![p("//f")]),
-    ]
-}
-
-fn payload(args: &[Arg<'_>]) -> Vec<u8> {
-    args.iter().flat_map(|arg| arg.bytes()).collect()
-}
-
 fn refused(proxy: &mut Proxy, kind: u32, payload: &[u8]) -> Errno {
-    let size = u32::try_from(payload.len()).unwrap();
-    assert!(proxy.send(&[&kind.to_ne_bytes(), &size.to_ne_bytes(), payload].concat()));
+    assert!(proxy.send(&request(kind, payload)));
     match kind {
         OPEN | CREATE => proxy.opened().map(drop).unwrap_err(),
         _ => proxy.answer().map(drop).unwrap_err(),

@@ -98,9 +98,8 @@ fn a_client_that_means_harm_holds_up_nobody_else(on: Kind) {
 #[apply(promise)]
 fn a_client_at_standard_input_and_output_is_served_until_it_goes(on: Kind) {
     let scratch = Scratch::new(on, false);
-    let mut command = command(on, &scratch, &["--stdio", "--trust-client"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut server = Server(as_starter(command, on).spawn().unwrap());
+    let command = command(on, &scratch, &["--stdio", "--trust-client"]);
+    let mut server = Server(scratch.spawn_at(command, on, Stdio::piped(), Stdio::piped()));
     let (mut to, mut from) = (server.0.stdin.take().unwrap(), server.0.stdout.take().unwrap());
     mount(&mut to, &mut from);
     work(&mut to, &mut from, "f");
@@ -168,13 +167,4 @@ fn diod_s_clients_are_told_what_diod_tells_them() {
     }
     assert_eq!(said("diodcat", &scratch.path("socket"), "/", &["sub/large"]), (Some(0), content, String::new()));
     scratch.assert_contained();
-}
-
-fn as_starter(mut command: Command, kind: Kind) -> Command {
-    use std::os::unix::process::CommandExt;
-    if nix::unistd::geteuid().is_root() {
-        let (uid, gid) = kind.starter();
-        command.uid(uid.as_raw()).gid(gid.as_raw());
-    }
-    command
 }
