@@ -8,6 +8,7 @@ use log::LevelFilter;
 use postern_ipc::attr::Mode;
 use postern_ipc::model::Model;
 use postern_policy::idmap::Extent;
+use postern_policy::modcaps::Modcaps;
 use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp;
 use postern_policy::translate::Rule;
@@ -28,7 +29,7 @@ pub(crate) struct Args {
     /// Share what the server at the other end of systemd's socket (LISTEN_FDS) asks for, as /etc/postern/policy.toml
     /// lets its user
     #[arg(long, conflicts_with_all = ["sock_fd", "shared_dir", "uid_map", "gid_map", "readonly", "security_model", "fmode",
-        "dmode", "translate_uid", "translate_gid", "identity", "allow_setid", "allow_devices"])]
+        "dmode", "translate_uid", "translate_gid", "identity", "allow_setid", "allow_devices", "modcaps"])]
     pub(crate) by_policy: bool,
 
     /// Host user ids of the guest's; as often as there are ranges
@@ -78,6 +79,10 @@ pub(crate) struct Args {
     /// The guest may make device nodes although host users can open them (needs --identity=host)
     #[arg(long)]
     pub(crate) allow_devices: bool,
+
+    /// Capabilities that the helper keeps or does without, such as +sys_admin:-fsetid
+    #[arg(long, value_name = "+NAME|-NAME[:...]", allow_hyphen_values = true)]
+    pub(crate) modcaps: Option<Modcaps>,
 
     /// Most descriptors the helper may have open
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(256..))]

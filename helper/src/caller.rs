@@ -167,7 +167,16 @@ fn join(group: u32) -> Result<()> {
 
 fn as_group(gid: u32) -> Result<()> {
     setfsgid(Gid::from_raw(gid));
-    if setfsgid(Gid::from_raw(ASK)).as_raw() == gid { Ok(()) } else { Err(Errno::EOVERFLOW) }
+    if setfsgid(Gid::from_raw(ASK)).as_raw() == gid { Ok(()) } else { Err(refused(CapabilitySet::SETGID)) }
+}
+
+fn has(power: CapabilitySet) -> bool {
+    OWN.get().is_some_and(|own| own.capabilities.permitted.contains(power))
+}
+
+/// Why this thread does not become somebody: he has no id here, or it has not the power to be others (`--modcaps`).
+fn refused(power: CapabilitySet) -> Errno {
+    if has(power) { Errno::EOVERFLOW } else { Errno::EPERM }
 }
 
 /// What a user keeps whom the guest's kernel has let pass: identity decides who owns the new file, not who may make it.
@@ -178,7 +187,7 @@ const BESIDE: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID)
 fn as_user(uid: u32, kept: CapabilitySet) -> Result<()> {
     setfsuid(Uid::from_raw(uid));
     if setfsuid(Uid::from_raw(ASK)).as_raw() != uid {
-        return Err(Errno::EOVERFLOW);
+        return Err(refused(CapabilitySet::SETUID));
     }
     effective(|permitted| permitted.intersection(kept))
 }
@@ -195,6 +204,11 @@ fn as_root() -> Result<()> {
 fn effective(choose: impl FnOnce(CapabilitySet) -> CapabilitySet) -> Result<()> {
     let sets = OWN.get().ok_or(Errno::EPERM)?.capabilities;
     Ok(set_capabilities(None, CapabilitySets { effective: choose(sets.permitted), ..sets })?)
+}
+
+/// Whether this thread has the privilege to keep set-id bits (`--modcaps`).
+pub(crate) fn keeps_setid() -> bool {
+    has(CapabilitySet::FSETID)
 }
 
 /// Does `act` without the privilege to keep set-id bits, so that the kernel takes them away. chmod(2), write(2)

@@ -40,7 +40,7 @@ impl Helper {
     pub(crate) fn start(
         channels: u16,
         share: impl FnOnce() -> Started<Share>,
-        walls: Walls,
+        walls: Walls<'_>,
         witness: &Witness,
     ) -> Started<(Self, Ends)> {
         let step = "start the helper";
@@ -107,7 +107,7 @@ fn be(
     warden: Pid,
     channels: &[Channel],
     share: impl FnOnce() -> Started<Share>,
-    walls: Walls,
+    walls: Walls<'_>,
     ready: &Channel,
 ) -> Started<Ending> {
     std::panic::set_hook(Box::new(|bug| {

@@ -4,8 +4,11 @@
 use caps::Capability;
 use nix::libc;
 use postern_ipc::model::Model;
+use postern_policy::fatal::{Fatal, Started};
+use postern_policy::modcaps::Modcaps;
 use postern_policy::right::{Right, Rights};
-use postern_policy::sandbox::caps::Need;
+use postern_policy::sandbox::caps::{Need, is_there};
+use postern_policy::sandbox::namespace::User;
 use postern_policy::sandbox::seccomp::{Call, Mode, bits};
 use rustix::fs::OFlags;
 
@@ -14,7 +17,8 @@ use crate::serve;
 
 /// How high the walls are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Walls {
+pub(crate) struct Walls<'a> {
+    pub(crate) capabilities: &'a [Need],
     pub(crate) seccomp: Mode,
     pub(crate) landlock: bool,
     /// They are told of.
@@ -55,8 +59,73 @@ const MAPPED_READ: &[Need] = &[need(Capability::CAP_DAC_READ_SEARCH, "the guest'
 /// Besides, where the host's root may make device nodes.
 const DEVICES: &[Need] = &[need(Capability::CAP_MKNOD, "Mknod makes device nodes")];
 
+/// What may be kept besides because somebody wants it (`--modcaps`): with it operations do what they are refused without.
+struct More {
+    need: Need,
+    /// It counts for nothing in a user namespace.
+    hosts: bool,
+    /// Of the operations that have a use for it.
+    right: Right,
+}
+
+const MORE: [More; 3] = [
+    More {
+        need: need(Capability::CAP_DAC_READ_SEARCH, "the guest's kernel has judged who may read"),
+        hosts: false,
+        right: Right::Read,
+    },
+    More {
+        need: need(
+            Capability::CAP_SYS_ADMIN,
+            "the guest has the host's trusted.* and security.* attributes of the share",
+        ),
+        hosts: true,
+        right: Right::Read,
+    },
+    More {
+        need: need(
+            Capability::CAP_LINUX_IMMUTABLE,
+            "the guest makes files that nobody changes, and changes such files",
+        ),
+        hosts: true,
+        right: Right::Write,
+    },
+];
+
 /// The capabilities of the helper of a share, which the warden hands down.
-pub(crate) fn capabilities(rights: Rights, guard: Guard, model: Model) -> Vec<Need> {
+pub(crate) fn capabilities(
+    rights: Rights,
+    guard: Guard,
+    model: Model,
+    namespace: User,
+    modcaps: Option<&Modcaps>,
+) -> Started<Vec<Need>> {
+    let list = needed(rights, guard, model);
+    let Some(modcaps) = modcaps else { return Ok(list) };
+    let added =
+        modcaps.added(&list).map(|capability| more(capability, rights, namespace)).collect::<Started<Vec<_>>>()?;
+    for Need { capability, why } in &added {
+        log::warn!("--modcaps: the helper has {capability}: {why}");
+    }
+    Ok([list, added].concat().into_iter().filter(|need| !modcaps.takes(need.capability)).collect())
+}
+
+fn more(capability: Capability, rights: Rights, namespace: User) -> Started<Need> {
+    let refused = |why: &str| Fatal::new(format!("keep {capability} (--modcaps)"), why);
+    let More { need, hosts, .. } =
+        MORE.iter().find(|more| more.need.capability == capability && rights.allow(more.right)).ok_or_else(|| {
+            refused("no operation of this share has a use for it")
+                .hint("leave it out, see --modcaps in postern-helper(8)")
+        })?;
+    if *hosts && namespace == User::New {
+        return Err(refused("it gives nothing in a user namespace")
+            .hint("leave it out; --xattrmap=guest stores trusted.* and security.*, --identity=host goes without the namespace"));
+    }
+    if is_there(capability) { Ok(*need) } else { Err(refused("the helper was started without it")) }
+}
+
+/// What the operations need.
+fn needed(rights: Rights, guard: Guard, model: Model) -> Vec<Need> {
     match (rights.allow(Right::Write), guard.devices) {
         (false, _) if model.is_mapped() => MAPPED_READ.to_vec(),
         (true, _) if model.is_mapped() => MAPPED.to_vec(),

@@ -16,9 +16,10 @@ use postern_policy::account::Account;
 use postern_policy::death::Witness;
 use postern_policy::fatal::{Fatal, Started, Step as _};
 use postern_policy::limit::Rate;
+use postern_policy::sandbox;
+use postern_policy::sandbox::caps::{self, Need};
 use postern_policy::sandbox::namespace::{self, User};
 use postern_policy::sandbox::seccomp::Program;
-use postern_policy::sandbox::{self, caps};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::process::{Pid, fchdir, getppid};
 
@@ -52,8 +53,10 @@ pub(crate) fn run(args: &Args, socket: &UnixStream, dir: OwnedFd, identity: &Ide
     let witness = Witness::call();
     let clone = enter(args, identity, dir)?;
     let guard = Guard::decide(args, identity, clone.mount.source, closed);
-    let names = Names::new(args.xattrmap.clone(), args.security_model.into());
-    let warden = Warden { args, identity, clone, guard, plan, names, channels: hello.channels, witness };
+    let model = args.security_model.into();
+    let capabilities = walls::capabilities(args.rights(), guard, model, identity.namespace, args.modcaps.as_ref())?;
+    let names = Names::new(args.xattrmap.clone(), model);
+    let warden = Warden { args, identity, clone, guard, capabilities, plan, names, channels: hello.channels, witness };
     let others = Others::new(socket).step("wait for signals")?;
     warden.confine()?;
     let ended = warden.watch(socket, &others)?;
@@ -140,6 +143,7 @@ struct Warden<'a> {
     identity: &'a Identity,
     clone: Held,
     guard: Guard,
+    capabilities: Vec<Need>,
     plan: Option<Plan>,
     names: Names,
     channels: u16,
@@ -150,14 +154,13 @@ impl Warden<'_> {
     /// Keeps nothing but what a helper needs, which is this process's child, and what watching it does.
     fn confine(&self) -> Started<()> {
         sandbox::no_new_privs()?;
-        let capabilities = walls::capabilities(self.args.rights(), self.guard, self.args.security_model.into());
-        caps::keep(&capabilities)?;
+        caps::keep(&self.capabilities)?;
         Program::absent(&[libc::SYS_clone3], self.args.seccomp)?.apply()?;
         let program =
             Program::new(&walls::warden(self.args.rights(), self.args.security_model.into()), self.args.seccomp)?;
         program.apply()?;
         if self.args.explain {
-            Account::of("warden").capabilities(&capabilities).landlock(None, &[]).calls(&program).tell()?;
+            Account::of("warden").capabilities(&self.capabilities).landlock(None, &[]).calls(&program).tell()?;
         }
         Ok(())
     }
@@ -213,7 +216,8 @@ impl Warden<'_> {
     }
 
     fn start(&self) -> Started<(Helper, Ends)> {
-        let walls = Walls { seccomp: self.args.seccomp, landlock: !self.args.no_landlock, told: self.args.explain };
+        let Args { seccomp, no_landlock, explain: told, .. } = *self.args;
+        let walls = Walls { capabilities: &self.capabilities, seccomp, landlock: !no_landlock, told };
         Helper::start(self.channels, || self.share(), walls, &self.witness)
     }
 

@@ -16,7 +16,7 @@ use rustix::process::fchdir;
 use crate::ending::Ending;
 use crate::serve::Stop;
 use crate::share::Share;
-use crate::walls::{self, Walls};
+use crate::walls::Walls;
 use crate::{caller, serve};
 
 /// Stack of a serving thread, bytes.
@@ -24,15 +24,19 @@ const STACK: usize = 256 * 1024;
 
 /// Raises the walls around this process, says by `ready` that they stand, and serves one thread a channel until all
 /// other ends are gone or one has broken the protocol.
-pub(crate) fn run(share: &Share, channels: &[Channel], walls: Walls, ready: impl FnOnce()) -> Result<Ending, Fatal> {
-    let capabilities = walls::capabilities(share.rights, share.guard, share.model);
-    keep(&capabilities)?;
+pub(crate) fn run(
+    share: &Share,
+    channels: &[Channel],
+    walls: Walls<'_>,
+    ready: impl FnOnce(),
+) -> Result<Ending, Fatal> {
+    keep(walls.capabilities)?;
     let allow = Allow::Beneath { dir: share.root.as_fd(), rights: share.rights };
     let domain = walls.landlock.then(|| enforce(allow)).transpose()?;
     let program = Program::new(&serve::calls(share.rights, share.model), walls.seccomp)?;
     if walls.told {
         let tried = [("the share", Share::reads(&share.root)), ("/proc/self/fd", Share::reads(&share.numbers))];
-        let account = Account::of("helper").capabilities(&capabilities);
+        let account = Account::of("helper").capabilities(walls.capabilities);
         account.landlock(domain.as_ref(), &tried).calls(&program).tell()?;
     }
     thread::scope(|scope| {

@@ -19,6 +19,7 @@ pub mod host;
 pub mod idmap;
 pub mod journal;
 pub mod limit;
+pub mod modcaps;
 pub mod right;
 pub mod rules;
 pub mod sandbox;

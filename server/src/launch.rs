@@ -231,6 +231,7 @@ fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option
         ("--fmode", &share.fmode),
         ("--dmode", &share.dmode),
         ("--xattrmap", &share.xattrmap),
+        ("--modcaps", &share.modcaps),
         ("--max-rate", &share.max_rate),
     ];
     command.args(values.iter().flat_map(|(option, value)| value.iter().flat_map(|value| [*option, value])));

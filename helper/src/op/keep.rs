@@ -15,7 +15,7 @@ use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
 use rustix::fs::{FallocateFlags, Mode, OFlags, copy_file_range, fallocate, fchmod, ftruncate, removexattr};
 
-use crate::caller::{for_the_share, without_fsetid};
+use crate::caller::{for_the_share, keeps_setid, without_fsetid};
 use crate::guard::SETID;
 use crate::pin::Pin;
 use crate::serve::Serve;
@@ -36,14 +36,14 @@ pub(crate) const CALLS: &[Call] = &[
 const COPY_MAX: u64 = 64 << 20;
 
 /// Does `act`, which changes what is in `file`. Set-id bits go if they are to be killed, or may not be planted in this
-/// share; else they stay. File capabilities always go.
+/// share, or the helper has no say in it; else they stay. File capabilities always go.
 pub(crate) fn setid<T>(file: &OwnedFd, kill: bool, share: &Share, act: impl FnOnce() -> Result<T>) -> Result<T> {
     capability(file, share)?;
     let before = Attr::of(file)?;
     if !before.has_setid() {
         return act();
     }
-    if kill || !share.guard.setid {
+    if kill || !share.guard.setid || !keeps_setid() {
         return without_fsetid(act);
     }
     let done = act();

@@ -15,6 +15,11 @@ pub struct Need {
     pub why: &'static str,
 }
 
+/// Whether this process has it to keep.
+pub fn is_there(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Permitted, capability).unwrap_or(false)
+}
+
 /// Keeps `list` in the permitted and effective sets, as far as it is there; inheritable and ambient sets become empty,
 /// and the bounding set is cut to `list` where this process may do that (CAP_SETPCAP).
 ///
