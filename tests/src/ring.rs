@@ -199,7 +199,7 @@ impl Ring {
     }
 
     /// Tells the device (not) to call; with event index it does so once for the next used entry.
-    fn want_call(&self, wanted: bool) {
+    pub fn want_call(&self, wanted: bool) {
         if self.style.event_idx {
             if wanted {
                 self.mem.store(self.avail_addr() + 4 + 2 * u64::from(self.style.size), self.used_idx);

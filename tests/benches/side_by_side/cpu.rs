@@ -1,17 +1,18 @@
 //! Who runs where, and for how long.
 
 use std::fs;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-/// The CPUs this process may use.
-pub fn allowed() -> Vec<usize> {
+/// The CPUs this process might use when it first asked.
+pub static ALLOWED: LazyLock<Vec<usize>> = LazyLock::new(|| {
     let set = sched_getaffinity(Pid::from_raw(0)).expect("own");
     (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).expect("in range")).collect()
-}
+});
 
 /// From now on this thread, and what it starts, runs on `cpu` alone.
 pub fn pin(cpu: usize) {

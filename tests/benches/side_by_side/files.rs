@@ -8,6 +8,7 @@ use zerocopy::FromBytes;
 
 use crate::guest::Guest;
 use crate::names::Close;
+use crate::pipeline::{self, Lane, ROUNDS};
 use crate::workload::{LARGE, MIB, PAGE, Step, node};
 
 pub fn open<'a>(guest: &'a Guest<'a>) -> Step<'a> {
@@ -110,26 +111,13 @@ pub fn bulk_write<'a>(guest: &'a Guest<'a>) -> Step<'a> {
     })
 }
 
-pub fn random_read<'a>(guest: &'a Guest<'a>) -> Step<'a> {
-    random(guest, 1)
-}
-
-pub fn random_reads<'a>(guest: &'a Guest<'a>) -> Step<'a> {
-    random(guest, 32)
-}
-
-fn random<'a>(guest: &'a Guest<'a>, depth: usize) -> Step<'a> {
+/// So many at once.
+pub fn random_reads<'a, const DEPTH: usize>(guest: &'a Guest<'a>) -> Step<'a> {
     let read = guest.process.read_as(opcode::READ, &guest.large, 0, PAGE);
-    let reads: Vec<_> = (0..depth).map(|_| guest.prepare(&read)).collect();
-    let mut places = Places::new(PAGE);
-    Box::new(move || {
-        for read in &reads {
-            read.arg(offset_of!(ReadIn, offset), places.random());
-            read.offer();
-        }
-        for _ in &reads {
-            guest.wait();
-        }
-        reads.len() as u32
-    })
+    let lane = |seed| {
+        let mut places = Places { size: PAGE.into(), state: seed };
+        Lane::new(vec![guest.prepare(&read)], move |reads, _| reads[0].arg(offset_of!(ReadIn, offset), places.random()))
+    };
+    let mut lanes: Vec<_> = (0..DEPTH as u64).map(lane).collect();
+    Box::new(move || pipeline::run(guest, &mut lanes, ROUNDS))
 }

@@ -4,6 +4,8 @@
 //! little, and the same whoever serves it.
 
 use std::cell::Cell;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use postern_server::fuse::abi::{FlushIn, ForgetIn, InHeader, OpenOutFlags, OutHeader, opcode};
@@ -12,8 +14,9 @@ use postern_tests::fuse::{Caller, Link, PATIENCE, Pending, Process, Request};
 use postern_tests::prelude::O_RDWR;
 use postern_tests::ring::Piece;
 use vm_memory::ByteValued;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// The ring of requests.
+/// The first ring of requests.
 const REQUESTS: usize = 1;
 /// The ring of FORGET.
 const HIGH_PRIORITY: usize = 0;
@@ -36,6 +39,10 @@ pub struct Guest<'a> {
     /// Whether the server wants to hear of every close(2).
     flushes: bool,
     waiting: Waiting,
+    /// Rings of requests.
+    queues: usize,
+    /// A call of any of them.
+    calls: Epoll,
     forget: Prepared<'a>,
     forgetting: Cell<bool>,
 }
@@ -48,18 +55,29 @@ pub struct Prepared<'a> {
 
 impl<'a> Guest<'a> {
     /// In the place of `process`; it finds out what the server wants to hear.
-    pub fn new(process: &'a Process, waiting: Waiting) -> Self {
+    pub fn new(process: &'a Process, waiting: Waiting, queues: usize) -> Self {
         let large = process.open("large", O_RDWR).expect("planted");
         let wanted = !large.out.contains(OpenOutFlags::NOFLUSH);
         let flushes = wanted && process.flush(&large) != Err(Errno::ENOSYS);
         let forget = Request::new(opcode::FORGET, 0).arg(&ForgetIn::default()).no_reply();
         let forget = Prepared::new(process.fuse(), HIGH_PRIORITY, &forget);
-        Self { process, large, flushes, waiting, forget, forgetting: Cell::new(false) }
+        let calls = Epoll::new().expect("epoll");
+        for queue in REQUESTS..REQUESTS + queues {
+            let call = process.fuse().vmm.ring(queue).call.as_raw_fd();
+            let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
+            calls.ctl(ControlOperation::Add, call, event).expect("epoll");
+        }
+        Self { process, large, flushes, waiting, queues, calls, forget, forgetting: Cell::new(false) }
     }
 
     /// Lays a request out.
     pub fn prepare(&self, request: &Request<'_>) -> Prepared<'a> {
-        Prepared::new(self.process.fuse(), REQUESTS, request)
+        self.prepare_on(0, request)
+    }
+
+    /// The same for one of the lanes that share the queues.
+    pub fn prepare_on(&self, lane: usize, request: &Request<'_>) -> Prepared<'a> {
+        Prepared::new(self.process.fuse(), REQUESTS + lane % self.queues, request)
     }
 
     /// A FLUSH of what `file` says, if the server wants it.
@@ -82,6 +100,49 @@ impl<'a> Guest<'a> {
             Waiting::Polling => (0..1_u64 << 32).find_map(|_| ring.poll()),
         };
         used.expect("an answer in time").0.try_into().expect("an index of the table")
+    }
+
+    /// Which requests are answered, on whatever queue: at least one.
+    pub fn answered(&self) -> Vec<(usize, u16)> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let answered = self.look(false);
+            if !answered.is_empty() {
+                return answered;
+            }
+            assert!(Instant::now() < end, "no answer in time");
+            if self.waiting == Waiting::Asleep {
+                let answered = self.look(true);
+                if !answered.is_empty() {
+                    return answered;
+                }
+                self.sleep();
+            }
+        }
+    }
+
+    /// What is answered already; or else `ask` for a call.
+    fn look(&self, ask: bool) -> Vec<(usize, u16)> {
+        let mut answered = Vec::new();
+        for index in self.rings() {
+            let mut ring = self.process.fuse().vmm.ring(index);
+            if ask {
+                ring.want_call(true);
+            }
+            let heads = std::iter::from_fn(|| ring.poll());
+            answered.extend(heads.map(|(head, _)| (index, head.try_into().expect("an index of the table"))));
+        }
+        answered
+    }
+
+    fn rings(&self) -> std::ops::Range<usize> {
+        REQUESTS..REQUESTS + self.queues
+    }
+
+    /// Until one of the queues is called.
+    fn sleep(&self) {
+        let called = self.calls.wait(1000, &mut [EpollEvent::default()]);
+        assert!(called.is_ok() || called.is_err_and(|e| e.kind() == std::io::ErrorKind::Interrupted));
     }
 
     /// Forgets a node that was looked up `nlookup` times, and does not wait.
@@ -111,6 +172,11 @@ impl<'a> Prepared<'a> {
     /// By which its answer is known.
     pub fn head(&self) -> u16 {
         self.request.ticket.head
+    }
+
+    /// By which its answer is known among several queues.
+    pub fn ticket(&self) -> (usize, u16) {
+        (self.request.ring, self.head())
     }
 
     /// Makes it available to the server.

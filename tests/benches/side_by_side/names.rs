@@ -4,11 +4,12 @@ use std::mem::offset_of;
 
 use nix::errno::Errno;
 use postern_server::fuse::abi::{
-    AttrOut, CreateIn, EntryOut, GetattrIn, MkdirIn, OpenOut, ReleaseIn, RenameIn, SetattrIn, WriteIn, WriteOut,
+    AttrOut, CreateIn, EntryOut, GetattrIn, MkdirIn, OpenIn, OpenOut, ReleaseIn, RenameIn, SetattrIn, WriteIn, WriteOut,
 };
 use postern_tests::prelude::*;
 
 use crate::guest::{Guest, Prepared};
+use crate::pipeline::{self, Lane, ROUNDS};
 use crate::workload::{PAGE, Step, node};
 
 /// One request, as it is.
@@ -28,15 +29,28 @@ fn request_lookup(name: &[u8]) -> Request<'static> {
     Request::new(opcode::LOOKUP, ROOT_ID).name(name).room::<EntryOut>()
 }
 
+/// So many at once.
+pub fn lookups<'a, const DEPTH: usize>(guest: &'a Guest<'a>) -> Step<'a> {
+    let lane = |_| Lane::new(vec![guest.prepare(&request_lookup(b"small"))], |_, _| ());
+    let mut lanes: Vec<_> = (0..DEPTH).map(lane).collect();
+    Box::new(move || pipeline::run(guest, &mut lanes, ROUNDS))
+}
+
 pub fn getattr<'a>(guest: &'a Guest<'a>) -> Step<'a> {
-    let request = Request::new(opcode::GETATTR, node(guest, "small")).arg(&GetattrIn::default()).room::<AttrOut>();
-    repeat(guest, &request)
+    repeat(guest, &request_getattr(node(guest, "small")))
+}
+
+fn request_getattr(node: u64) -> Request<'static> {
+    Request::new(opcode::GETATTR, node).arg(&GetattrIn::default()).room::<AttrOut>()
+}
+
+fn request_setattr(node: u64) -> Request<'static> {
+    let arg = SetattrIn { valid: SetattrValid::MODE, mode: 0o700, ..Default::default() };
+    Request::new(opcode::SETATTR, node).arg(&arg).room::<AttrOut>()
 }
 
 pub fn setattr<'a>(guest: &'a Guest<'a>) -> Step<'a> {
-    let arg = SetattrIn { valid: SetattrValid::MODE, ..Default::default() };
-    let request = Request::new(opcode::SETATTR, node(guest, "small")).arg(&arg).room::<AttrOut>();
-    let request = guest.prepare(&request);
+    let request = guest.prepare(&request_setattr(node(guest, "small")));
     let mut modes = [0o600_u32, 0o644].into_iter().cycle();
     Box::new(move || {
         request.arg(offset_of!(SetattrIn, mode), modes.next().expect("a cycle"));
@@ -91,6 +105,50 @@ pub fn create<'a>(guest: &'a Guest<'a>) -> Step<'a> {
         guest.call(&unlink).expect("unlink");
         guest.forget(node, 2);
         1
+    })
+}
+
+/// Of eight lanes six look a file up, open and close it, two make a directory, change its mode and remove it.
+pub fn mixed<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    let mut lanes: Vec<_> =
+        (0..8).map(|lane| if lane % 4 == 3 { making(guest, lane) } else { opening(guest, lane) }).collect();
+    Box::new(move || pipeline::run(guest, &mut lanes, ROUNDS))
+}
+
+fn opening<'a>(guest: &'a Guest<'a>, lane: usize) -> Lane<'a> {
+    let node = node(guest, "small");
+    let requests = [
+        request_lookup(b"small"),
+        request_getattr(node),
+        Request::new(opcode::OPEN, node).arg(&OpenIn::default()).room::<OpenOut>(),
+        Request::new(opcode::RELEASE, node).arg(&ReleaseIn::default()),
+    ];
+    let requests = requests.map(|request| guest.prepare_on(lane, &request)).into();
+    Lane::new(requests, |requests, answered| {
+        if let (2, [_, _, open, release]) = (answered, requests) {
+            release.arg(offset_of!(ReleaseIn, fh), open.answer::<u64>(offset_of!(OpenOut, fh)));
+        }
+    })
+}
+
+fn making<'a>(guest: &'a Guest<'a>, lane: usize) -> Lane<'a> {
+    let name = format!("made by {lane}").into_bytes();
+    let arg = MkdirIn { mode: 0o755, umask: 0o022 };
+    let requests = [
+        Request::new(opcode::MKDIR, ROOT_ID).arg(&arg).name(&name).room::<EntryOut>(),
+        request_getattr(0),
+        request_setattr(0),
+        Request::new(opcode::RMDIR, ROOT_ID).name(&name),
+    ];
+    let requests = requests.map(|request| guest.prepare_on(lane, &request)).into();
+    Lane::new(requests, move |requests, answered| {
+        let [mkdir, getattr, setattr, _] = requests else { unreachable!("four") };
+        let node = mkdir.answer(offset_of!(EntryOut, nodeid));
+        match answered {
+            0 => [getattr, setattr].iter().for_each(|request| request.node(node)),
+            3 => guest.forget(node, 1),
+            _ => {}
+        }
     })
 }
 

@@ -1,17 +1,14 @@
-//! The table, and what it was measured on.
+//! Tables, and what is read from them.
 
-use std::ffi::OsStr;
-use std::fmt::{self, Display};
-use std::fs;
-use std::process::Command;
-
-use postern_tests::Kind;
-use postern_tests::share::DISK;
+use std::fmt::Write as _;
 
 use crate::workload::Unit;
 
+/// Not more than this above the floor counts as being there.
+const NEAR: f64 = 1.15;
+
 /// What one operation took, seconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Sample {
     /// Until it was answered: the median, or on a stream the mean.
     pub time: f64,
@@ -19,55 +16,116 @@ pub struct Sample {
     pub cpu: f64,
 }
 
-/// A workload by all servers, ours first.
+/// Ratios to be reached, if any is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Aim {
+    /// Of times.
+    pub time: Option<f64>,
+    /// Of CPU.
+    pub cpu: Option<f64>,
+}
+
+/// Who has a column.
+#[derive(Clone, Debug)]
+pub struct Columns {
+    /// Ours, then the peers.
+    pub servers: Vec<&'static str>,
+    /// Whether the floor stands behind them.
+    pub floor: bool,
+}
+
+impl Columns {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.servers.len() + usize::from(self.floor)
+    }
+
+    /// What stands above them.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.servers.iter().copied().chain(self.floor.then_some("floor")).collect()
+    }
+}
+
+/// A workload by all who have a column.
 pub struct Row {
     /// Of what.
     pub name: String,
     /// How it is told.
     pub unit: Unit,
-    /// A sample for each server and round.
+    /// What is to be reached.
+    pub aim: Aim,
+    /// A sample for each column and round.
     pub samples: Vec<Vec<Sample>>,
+    /// What single operations took, for each column, seconds; none on a stream.
+    pub times: Vec<Vec<f32>>,
 }
 
 impl Row {
-    /// Without samples, for so many servers.
-    pub fn new(name: impl Into<String>, unit: Unit, servers: usize) -> Self {
-        Self { name: name.into(), unit, samples: vec![Vec::new(); servers] }
+    /// Without samples, for so many columns.
+    pub fn new(name: impl Into<String>, unit: Unit, aim: Aim, columns: usize) -> Self {
+        Self { name: name.into(), unit, aim, samples: vec![Vec::new(); columns], times: vec![Vec::new(); columns] }
     }
 
-    fn each(&self, field: impl Fn(&Sample) -> f64) -> Vec<f64> {
+    /// Each column's median of the rounds.
+    pub fn medians(&self, field: impl Fn(&Sample) -> f64) -> Vec<f64> {
         self.samples.iter().map(|rounds| median(rounds.iter().map(&field).collect())).collect()
     }
-}
 
-impl Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (times, cpu) = (self.each(|sample| sample.time), self.each(|sample| sample.cpu));
-        match self.unit {
-            Unit::Micros => write!(f, "| {}, µs |", self.name)?,
-            Unit::Rate(unit, _) => write!(f, "| {}, {unit} |", self.name)?,
+    fn line(&self, columns: &Columns) -> String {
+        let (times, cpu) = (self.medians(|sample| sample.time), self.medians(|sample| sample.cpu));
+        let mut line = format!("| {}, {} |", self.name, self.unit.name());
+        times.iter().for_each(|time| write!(line, " {} |", number(self.unit.of(*time))).expect("a string"));
+        let servers = columns.servers.len();
+        let floor = columns.floor.then(|| times[servers]);
+        floor.iter().for_each(|floor| write!(line, " {:.2} |", times[0] / floor).expect("a string"));
+        write!(line, " {} | {} |", ratio(&times[..servers]), self.spread(servers)).expect("a string");
+        write!(line, " {} |", verdict(&times[..servers], self.aim.time, floor)).expect("a string");
+        cpu.iter().for_each(|cpu| write!(line, " {} |", number(cpu * 1e6)).expect("a string"));
+        write!(line, " {} |", ratio(&cpu[..servers])).expect("a string");
+        write!(line, " {} |", verdict(&cpu[..servers], self.aim.cpu, None)).expect("a string");
+        line
+    }
+
+    /// Of the ratios of the rounds.
+    fn spread(&self, servers: usize) -> String {
+        let rounds = 0..self.samples[0].len();
+        let times = |round: usize| self.samples[..servers].iter().map(|column| column[round].time).collect::<Vec<_>>();
+        let mut ratios: Vec<_> = rounds.filter_map(|round| to_best(&times(round))).collect();
+        if ratios.is_empty() {
+            return "–".into();
         }
-        for time in &times {
-            match self.unit {
-                Unit::Micros => write!(f, " {} |", number(time * 1e6))?,
-                Unit::Rate(_, count) => write!(f, " {} |", number(1.0 / time / count))?,
-            }
-        }
-        write!(f, " {} |", ratio(&times))?;
-        cpu.iter().try_for_each(|cpu| write!(f, " {} |", number(cpu * 1e6)))?;
-        write!(f, " {} |", ratio(&cpu))
+        ratios.sort_by(f64::total_cmp);
+        let quartile = |of: usize| ratios[(ratios.len() - 1) * of / 4];
+        format!("± {:.2}", (quartile(3) - quartile(1)) / 2.0)
     }
 }
 
 /// Ours to that of the better peer.
-fn ratio(values: &[f64]) -> String {
+fn to_best(values: &[f64]) -> Option<f64> {
     let (ours, peers) = values.split_first().expect("ours");
-    let best = peers.iter().copied().reduce(f64::min);
-    best.map_or_else(|| "–".into(), |best| format!("**{:.2}**", ours / best))
+    peers.iter().copied().reduce(f64::min).map(|best| ours / best)
+}
+
+fn ratio(values: &[f64]) -> String {
+    to_best(values).map_or_else(|| "–".into(), |ratio| format!("**{ratio:.2}**"))
+}
+
+/// Whether the aim is reached.
+fn verdict(values: &[f64], aim: Option<f64>, floor: Option<f64>) -> String {
+    let Some((aim, ratio)) = aim.zip(to_best(values)) else { return "–".into() };
+    let near = floor.is_some_and(|floor| values[0] <= floor * NEAR);
+    let word = if ratio <= aim {
+        "yes"
+    } else if near {
+        "floor"
+    } else {
+        "**no**"
+    };
+    format!("≤ {aim:.2}: {word}")
 }
 
 /// Three digits.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.decimals$}")
 }
@@ -79,51 +137,12 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// The table of some rows.
-pub fn table(title: &str, servers: &[&str], rows: &[Row]) -> String {
-    let names = servers.join(" | ");
-    let cpu: Vec<_> = servers.iter().map(|name| format!("CPU: {name}")).collect();
-    let head = format!("| | {names} | ratio | {} | ratio |", cpu.join(" | "));
-    let line = format!("|---|{}", "--:|".repeat(2 * servers.len() + 2));
-    let rows: Vec<_> = rows.iter().map(Row::to_string).collect();
+pub fn table(title: &str, columns: &Columns, rows: &[Row]) -> String {
+    let names = columns.names();
+    let cpu: Vec<_> = names.iter().map(|name| format!("CPU: {name}")).collect();
+    let floor = if columns.floor { " to floor |" } else { "" };
+    let head = format!("| | {} |{floor} ratio | spread | aim | {} | ratio | aim |", names.join(" | "), cpu.join(" | "));
+    let line = format!("|---|{}", "--:|".repeat(2 * names.len() + 5 + usize::from(columns.floor)));
+    let rows: Vec<_> = rows.iter().map(|row| row.line(columns)).collect();
     format!("## {title}\n\n{head}\n{line}\n{}\n", rows.join("\n"))
-}
-
-/// What the figures mean, and the machine they are from.
-pub fn conditions(rounds: usize) -> String {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").expect("/proc");
-    let field = |name: &str| {
-        let line = cpuinfo.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_once(": ").unwrap_or_default().1.to_owned()
-    };
-    let load = fs::read_to_string("/proc/loadavg").expect("/proc");
-    let facts = [
-        ("date", output("date", &["-u", "+%F %R UTC"])),
-        ("commit", output("git", &["describe", "--always", "--dirty", "--exclude=*"])),
-        ("kernel", output("uname", &["-srm"])),
-        ("CPU", format!("{}, {} of them", field("model name"), cpuinfo.matches("processor\t").count())),
-        ("machine", if field("flags").contains("hypervisor") { "virtual" } else { "physical" }.into()),
-        ("load", load.split(' ').take(3).collect::<Vec<_>>().join(" ")),
-        ("disk", output("findmnt", &["-no", "FSTYPE", "-T", DISK])),
-        ("virtiofsd", output(Kind::Virtiofsd.program(), &["--version"])),
-        ("C virtiofsd", output(Kind::CVirtiofsd.program(), &["--version"])),
-        ("C helper", output("dpkg-query", &["-W", "-f", "${Package} ${Version}", "qemu-system-common"])),
-        ("diod", output("dpkg-query", &["-W", "-f", "${Version}", "diod"])),
-    ];
-    let facts: Vec<_> = facts.iter().map(|(name, value)| format!("- {name}: {value}")).collect();
-    format!(
-        "# postern beside its peers\n\n\
-         postern runs as root with a map of ids, its seccomp filters killing and Landlock on. Times and rates are medians \
-         of all operations of a round (on streams means), and of {rounds} alternating rounds, between which all servers are started anew \
-         in another order; `ratio` is postern's time to that of the \
-         better peer: below 1, postern is faster. CPU is what all processes of the server spend on one operation, µs. \
-         All data is in the page cache.\n\n\
-         {}\n",
-        facts.join("\n")
-    )
-}
-
-/// The first line that a command prints.
-fn output(program: impl AsRef<OsStr>, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&output).lines().next().unwrap_or("unknown").to_owned()
 }

@@ -12,10 +12,11 @@ use postern_tests::prelude::*;
 use postern_tests::proxy::{Arg, kind};
 use postern_tests::share::Scratch;
 
-use crate::cpu;
-use crate::report::{Row, Sample, table};
+use crate::contestant::Shape;
+use crate::report::{Aim, Columns, Row, Sample, table};
 use crate::stream::{Answer, Client, Cycle, Exchange};
 use crate::workload::{PAGE, Unit};
+use crate::{Args, PLACES, cpu};
 
 /// Who serves a stream.
 pub struct Server {
@@ -269,37 +270,43 @@ impl Drop for Contestant {
     }
 }
 
+/// All tables.
+pub fn run(args: &Args, tell: &mut impl FnMut(String)) {
+    for (place, dir) in PLACES {
+        for (mode, Shape { server, client, .. }) in ["one CPU", "two CPUs"].into_iter().zip(Shape::both()) {
+            for protocol in PROTOCOLS {
+                let title = format!("{}: {place}, {mode}", protocol.name);
+                if title.contains(&args.table) {
+                    tell(compare(protocol, &title, dir, (server, client), args));
+                }
+            }
+        }
+    }
+}
+
 /// The table of a protocol: all servers take turns.
-pub fn compare(
-    protocol: &Protocol,
-    title: &str,
-    place: &'static str,
-    cpus: (usize, usize),
-    args: &crate::Args,
-) -> String {
+fn compare(protocol: &Protocol, title: &str, place: &'static str, cpus: (usize, usize), args: &Args) -> String {
     let servers = if args.alone { &protocol.servers[..1] } else { protocol.servers };
-    let wanted = |row: &&Workload| args.workloads.is_empty() || args.workloads.iter().any(|w| row.name.contains(w));
-    let workloads = protocol.workloads.iter().filter(wanted);
+    let columns = Columns { servers: servers.iter().map(|server| server.name).collect(), floor: false };
+    let workloads = protocol.workloads.iter().filter(|row| args.wants(row.name));
     let mut rows: Vec<_> = workloads
         .flat_map(|workload| DEPTHS.map(|depth| (workload, depth)))
         .map(|(workload, depth)| {
             let name = if depth == 1 { workload.name.into() } else { format!("{}, {depth} at once", workload.name) };
-            (workload, depth, Row::new(name, Unit::Rate("k/s", 1000.0), servers.len()))
+            (workload, depth, Row::new(name, Unit::Rate("k/s", 1000.0), Aim::default(), servers.len()))
         })
         .collect();
     for start in 0..servers.len() {
         let order = (0..servers.len()).map(|turn| (start + turn) % servers.len());
         let mut contestants: Vec<_> = order.map(|who| (who, Contestant::start(&servers[who], place, cpus))).collect();
-        for _ in 0..args.rounds {
+        for _ in 0..args.rounds(servers.len()) {
             for (workload, depth, row) in &mut rows {
                 for (who, contestant) in &mut contestants {
-                    let sample = contestant.measure(workload, *depth, Duration::from_millis(args.slice));
-                    row.samples[*who].push(sample);
+                    row.samples[*who].push(contestant.measure(workload, *depth, args.slice()));
                 }
             }
         }
     }
-    let names: Vec<_> = servers.iter().map(|server| server.name).collect();
     let rows: Vec<_> = rows.into_iter().map(|(_, _, row)| row).collect();
-    table(title, &names, &rows)
+    table(title, &columns, &rows)
 }

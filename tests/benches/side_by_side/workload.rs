@@ -18,29 +18,102 @@ pub enum Unit {
     Rate(&'static str, f64),
 }
 
+impl Unit {
+    /// As a table has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Micros => "µs",
+            Self::Rate(name, _) => name,
+        }
+    }
+
+    /// An operation of so many seconds.
+    pub fn of(self, seconds: f64) -> f64 {
+        match self {
+            Self::Micros => seconds * 1e6,
+            Self::Rate(_, count) => 1.0 / seconds / count,
+        }
+    }
+}
+
 /// A row of the table.
 pub struct Workload {
     /// What is done.
     pub name: &'static str,
     /// How it is told.
     pub unit: Unit,
+    /// Ratio to the better peer that is to be reached: on one CPU, on two.
+    pub aims: Option<[f64; 2]>,
+    /// The same of CPU time on one CPU, where no request needs the helper.
+    pub cpu_aim: Option<f64>,
+    /// Request queues, of servers that have several.
+    pub queues: usize,
     /// Opens what it needs.
     pub start: for<'a> fn(&'a Guest<'a>) -> Step<'a>,
 }
 
-/// All of them.
+const fn row(
+    name: &'static str,
+    unit: Unit,
+    aims: [f64; 2],
+    cpu_aim: Option<f64>,
+    start: for<'a> fn(&'a Guest<'a>) -> Step<'a>,
+) -> Workload {
+    Workload { name, unit, aims: Some(aims), cpu_aim, queues: 1, start }
+}
+
+const fn deep(name: &'static str, start: for<'a> fn(&'a Guest<'a>) -> Step<'a>) -> Workload {
+    Workload { name, unit: THOUSANDS, aims: None, cpu_aim: None, queues: 1, start }
+}
+
+const THOUSANDS: Unit = Unit::Rate("k/s", 1000.0);
+const MIBS: Unit = Unit::Rate("MiB/s", 1.0);
+
+/// All of them. Where the aim is a rate so many times the peer's, a part of its time is said.
 pub const WORKLOADS: &[Workload] = &[
-    Workload { name: "LOOKUP", unit: Unit::Micros, start: names::lookup },
-    Workload { name: "GETATTR", unit: Unit::Micros, start: names::getattr },
-    Workload { name: "SETATTR (mode)", unit: Unit::Micros, start: names::setattr },
-    Workload { name: "create, write 4 KiB, close, unlink", unit: Unit::Micros, start: names::create },
-    Workload { name: "open, read 4 KiB, close", unit: Unit::Micros, start: files::open },
-    Workload { name: "mkdir, rename, rmdir", unit: Unit::Micros, start: names::mkdir },
-    Workload { name: "READDIRPLUS, per entry", unit: Unit::Micros, start: files::readdirplus },
-    Workload { name: "1 MiB READ", unit: Unit::Rate("MiB/s", 1.0), start: files::bulk_read },
-    Workload { name: "1 MiB WRITE", unit: Unit::Rate("MiB/s", 1.0), start: files::bulk_write },
-    Workload { name: "random 4 KiB READ", unit: Unit::Rate("k/s", 1000.0), start: files::random_read },
-    Workload { name: "random 4 KiB READ, 32 at once", unit: Unit::Rate("k/s", 1000.0), start: files::random_reads },
+    row("LOOKUP", Unit::Micros, [0.8, 0.15], Some(1.0), names::lookup),
+    row("GETATTR", Unit::Micros, [0.85, 0.15], Some(1.0), names::getattr),
+    row("SETATTR (mode)", Unit::Micros, [1.2, 0.35], None, names::setattr),
+    row("open, read 4 KiB, close", Unit::Micros, [0.85, 0.35], None, files::open),
+    row("create, write 4 KiB, close, unlink", Unit::Micros, [0.9, 0.35], None, names::create),
+    row("mkdir, rename, rmdir", Unit::Micros, [1.15, 0.5], None, names::mkdir),
+    row("READDIRPLUS, per entry", Unit::Micros, [0.8, 0.5], Some(1.0), files::readdirplus),
+    row("1 MiB READ", MIBS, [1.0, 0.8], Some(1.0), files::bulk_read),
+    row("1 MiB WRITE", MIBS, [1.0, 0.8], Some(1.0), files::bulk_write),
+    row("random 4 KiB READ, 32 at once", THOUSANDS, [1.0 / 1.3, 1.0 / 1.5], Some(1.0), files::random_reads::<32>),
+    Workload {
+        queues: 4,
+        ..row("metadata, 8 at once, 4 queues", THOUSANDS, [1.0 / 1.1, 1.0 / 1.5], None, names::mixed)
+    },
+];
+
+/// Requests under way at once.
+pub const DEPTHS: [u32; 6] = [1, 2, 4, 8, 16, 32];
+
+/// The same request so many times at once.
+pub const DEEP: [(&str, [Workload; 6]); 2] = [
+    (
+        "LOOKUP",
+        [
+            deep("LOOKUP, 1 at once", names::lookups::<1>),
+            deep("LOOKUP, 2 at once", names::lookups::<2>),
+            deep("LOOKUP, 4 at once", names::lookups::<4>),
+            deep("LOOKUP, 8 at once", names::lookups::<8>),
+            deep("LOOKUP, 16 at once", names::lookups::<16>),
+            deep("LOOKUP, 32 at once", names::lookups::<32>),
+        ],
+    ),
+    (
+        "random 4 KiB READ",
+        [
+            deep("random 4 KiB READ, 1 at once", files::random_reads::<1>),
+            deep("random 4 KiB READ, 2 at once", files::random_reads::<2>),
+            deep("random 4 KiB READ, 4 at once", files::random_reads::<4>),
+            deep("random 4 KiB READ, 8 at once", files::random_reads::<8>),
+            deep("random 4 KiB READ, 16 at once", files::random_reads::<16>),
+            deep("random 4 KiB READ, 32 at once", files::random_reads::<32>),
+        ],
+    ),
 ];
 
 /// Bytes of a page.
@@ -49,8 +122,13 @@ pub const PAGE: u32 = 4096;
 pub const MIB: u32 = 1 << 20;
 /// Bytes of the large file.
 pub const LARGE: u64 = 64 << 20;
-/// Entries of the large directory; their names are of one length.
-const MANY: u32 = 1000;
+/// Entries of the large directory.
+pub const MANY: u32 = 1000;
+
+/// Name of entry `i` of the large directory: all are of one length.
+pub fn entry(i: u32) -> String {
+    format!("{i:08}")
+}
 
 /// Makes the tree that the workloads need.
 pub fn plant(host: &Host) {
@@ -58,7 +136,7 @@ pub fn plant(host: &Host) {
     host.write("large", &vec![1; LARGE as usize]);
     host.mkdir("many");
     for i in 0..MANY {
-        host.write(&format!("many/{i:08}"), b"");
+        host.write(&format!("many/{}", entry(i)), b"");
     }
 }
 
