@@ -3,6 +3,7 @@
 //!
 //! Nothing here is asserted: figures are for reading. `tests/bench` builds what is measured and runs this.
 
+mod allocations;
 mod conditions;
 mod contestant;
 mod cpu;
@@ -91,6 +92,8 @@ enum Section {
     Requests,
     /// How many requests are answered when several are under way
     Depth,
+    /// How often memory is taken from the heap
+    Allocations,
     /// 9P and QEMU's proxy protocol on streams
     Streams,
 }
@@ -119,6 +122,7 @@ fn main() {
             match section {
                 Section::Requests => requests::run(&args, &mut tell),
                 Section::Depth => requests::depth(&args, &mut tell),
+                Section::Allocations => allocations::run(&args, &mut tell),
                 Section::Streams => streams::run(&args, &mut tell),
             }
         }
