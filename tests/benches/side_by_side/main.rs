@@ -16,6 +16,7 @@ mod plot;
 mod plots;
 mod report;
 mod requests;
+mod scale;
 mod stream;
 mod streams;
 mod workload;
@@ -46,6 +47,9 @@ struct Args {
     /// Milliseconds that a server has for a workload in a round
     #[arg(long, value_name = "MS", default_value_t = 50)]
     slice: u64,
+    /// Files that a guest looks up
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    nodes: u32,
     /// Only tables whose titles contain this
     #[arg(long, value_name = "TITLE", default_value = "")]
     table: String,
@@ -94,6 +98,8 @@ enum Section {
     Depth,
     /// How often memory is taken from the heap
     Allocations,
+    /// What an idle share costs, and one of which a guest knows much
+    Scale,
     /// 9P and QEMU's proxy protocol on streams
     Streams,
 }
@@ -123,6 +129,7 @@ fn main() {
                 Section::Requests => requests::run(&args, &mut tell),
                 Section::Depth => requests::depth(&args, &mut tell),
                 Section::Allocations => allocations::run(&args, &mut tell),
+                Section::Scale => scale::run(&args, &mut tell),
                 Section::Streams => streams::run(&args, &mut tell),
             }
         }
