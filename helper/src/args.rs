@@ -8,6 +8,7 @@ use log::LevelFilter;
 use postern_ipc::attr::Mode;
 use postern_ipc::model::Model;
 use postern_policy::idmap::Extent;
+use postern_policy::kinds::Kinds;
 use postern_policy::modcaps::Modcaps;
 use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp;
@@ -79,6 +80,11 @@ pub(crate) struct Args {
     /// The guest may make device nodes although host users can open them (needs --identity=host)
     #[arg(long)]
     pub(crate) allow_devices: bool,
+
+    /// Nodes that the guest may make besides files, directories and links: fifo, socket, whiteout, device, with commas
+    /// between, or none [default: all]
+    #[arg(long, value_name = "KINDS")]
+    pub(crate) mknod: Option<Kinds>,
 
     /// Capabilities that the helper keeps or does without, such as +sys_admin:-fsetid
     #[arg(long, value_name = "+NAME|-NAME[:...]", allow_hyphen_values = true)]

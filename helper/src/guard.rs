@@ -3,7 +3,7 @@
 //! The clone's attributes protect whoever comes through the clone. By the host's own path a set-id file works, so does
 //! a device node. Where a mapped id is a real user's (all of them, the host's root itself, or the one who shares his
 //! directory) such things are refused with EPERM, unless they do nothing on the host's mount either, or no other user can reach the directory, or
-//! an option allows them.
+//! an option allows them. Which kinds of nodes are made at all, an option says as well.
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +15,7 @@ use postern_ipc::name::XattrName;
 use postern_ipc::{Errno, Result};
 use postern_policy::fatal::{Started, Step as _};
 use postern_policy::idmap::Extent;
+use postern_policy::kinds::Kinds;
 use postern_policy::sandbox::namespace::User;
 use rustix::fs::{AtFlags, Mode as Bits, OFlags, StatxFlags, openat, statx};
 
@@ -30,6 +31,8 @@ pub(crate) struct Guard {
     pub(crate) setid: bool,
     /// Device nodes other than whiteouts.
     pub(crate) devices: bool,
+    /// Of the nodes that the share may have, those that the guest may make.
+    pub(crate) kinds: Kinds,
 }
 
 /// Set-id bits.
@@ -42,7 +45,8 @@ impl Guard {
         let setid = !real || args.allow_setid || source.nosuid || closed;
         // Elsewhere the kernel refuses device nodes: no capability of a user namespace makes one.
         let host = identity.namespace == User::Stay;
-        let guard = Self { setid, devices: host && (args.allow_devices || source.nodev || closed) };
+        let devices = host && (args.allow_devices || source.nodev || closed);
+        let guard = Self { setid, devices, kinds: args.mknod.unwrap_or(Kinds::all()) };
         // A file only stands for what a mapped model's guest makes.
         let mapped = Model::from(args.security_model).is_mapped();
         let refused = |what: &str, option: &str| {
@@ -132,8 +136,8 @@ mod tests {
     use super::*;
     use postern_ipc::attr::Dev;
 
-    const REFUSES: Guard = Guard { setid: false, devices: false };
-    const ALLOWS: Guard = Guard { setid: true, devices: true };
+    const REFUSES: Guard = Guard { setid: false, devices: false, kinds: Kinds::all() };
+    const ALLOWS: Guard = Guard { setid: true, devices: true, kinds: Kinds::all() };
 
     #[test]
     fn set_id_bits_are_refused() {

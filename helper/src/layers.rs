@@ -17,6 +17,7 @@ use postern_ipc::model::Model;
 use postern_ipc::name::FileName;
 use postern_ipc::op::{Kind, Mkdir};
 use postern_ipc::{Errno, Result};
+use postern_policy::kinds::Kinds;
 use postern_policy::right::Rights;
 use postern_policy::sandbox::landlock::{Allow, enforce};
 use postern_policy::sandbox::seccomp::{Mode as Seccomp, Program};
@@ -71,7 +72,7 @@ impl Ground {
         let root = self.clone.root().unwrap();
         Share {
             rights,
-            guard: Guard { setid: true, devices: true },
+            guard: Guard { setid: true, devices: true, kinds: Kinds::all() },
             translation: Translation::default(),
             numbers: open("/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap(),
             model: Model::Passthrough,

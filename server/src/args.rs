@@ -193,12 +193,12 @@ pub struct ShareArgs {
     /// A helper is at the other end of this socket already; it knows the directory and what is allowed
     #[arg(long, value_name = "N", conflicts_with_all =
         ["shared_dir", "helper", "uid_map", "gid_map", "translate_uid", "translate_gid", "identity", "readonly",
-         "security_model", "fmode", "dmode", "xattrmap", "allow_setid", "allow_devices", "modcaps", "max_rate"])]
+         "security_model", "fmode", "dmode", "xattrmap", "allow_setid", "allow_devices", "mknod", "modcaps", "max_rate"])]
     pub sock_fd: Option<RawFd>,
     /// A helper of root's is behind this socket; it shares what the host's policy lets this user, with his ids
     #[arg(long, value_name = "PATH", requires = "shared_dir", conflicts_with_all =
         ["sock_fd", "helper", "uid_map", "gid_map", "translate_uid", "translate_gid", "identity", "xattrmap",
-         "allow_setid", "allow_devices", "modcaps", "max_rate"])]
+         "allow_setid", "allow_devices", "mknod", "modcaps", "max_rate"])]
     pub helper_socket: Option<PathBuf>,
     /// The helper's program [default: postern-helper beside this one, else in libexec]
     #[arg(long, value_name = "PATH")]
@@ -242,6 +242,10 @@ pub struct ShareArgs {
     /// Device nodes of the guest may take effect on the host
     #[arg(long)]
     pub allow_devices: bool,
+    /// Nodes that the guest may make besides files, directories and links: fifo, socket, whiteout, device, with commas
+    /// between, or none [default: all]
+    #[arg(long, value_name = "KINDS")]
+    pub mknod: Option<String>,
     /// Capabilities that the helper keeps or does without, such as +sys_admin:-fsetid
     #[arg(long, value_name = "+NAME|-NAME[:...]", allow_hyphen_values = true)]
     pub modcaps: Option<String>,

@@ -231,6 +231,7 @@ fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option
         ("--fmode", &share.fmode),
         ("--dmode", &share.dmode),
         ("--xattrmap", &share.xattrmap),
+        ("--mknod", &share.mknod),
         ("--modcaps", &share.modcaps),
         ("--max-rate", &share.max_rate),
     ];

@@ -124,6 +124,7 @@ impl Serve for Mknod {
     }
 
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        share.guard.kinds.permit(self.kind)?;
         share.permit_mode(self.mode)?;
         let (kind, dev) = node(self.kind);
         let birth = Birth::of(share, &dir, caller, (kind.as_raw_mode(), Some(dev)), self.mode, self.umask)?;

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::libc;
-use postern_ipc::attr::Attr;
+use postern_ipc::attr::{Attr, Dev, NodeKind};
 use postern_ipc::id::Caller;
 use postern_ipc::name::FileName;
 use postern_ipc::op::{Answer, Rename, Rmdir, Unlink};
@@ -79,6 +79,7 @@ impl Serve for Rename {
             return Err(Errno::EINVAL);
         }
         if flags.contains(RenameFlags::WHITEOUT) {
+            share.guard.kinds.permit(NodeKind::Char(Dev::default()))?;
             // What is left behind is made by whoever asks.
             Who::makes(caller, &share.translation)?;
         }
