@@ -76,14 +76,15 @@ fn socket(number: RawFd, shown: &str) -> Result<UnixStream, Fatal> {
     Ok(UnixStream::from(fd))
 }
 
-/// Nothing is read from the standard input, and written to the standard output only what it is to explain.
+/// Nothing is read from the standard input, and written to the standard output only what it is to explain. In their place
+/// is the end of a pipe that has no other: /dev/null is the host's, and who may change modes could change its.
 fn silence(explains: bool) -> Result<(), Fatal> {
-    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open /dev/null")?;
-    nix::unistd::dup2_stdin(&null).step("close the standard input")?;
+    let (nothing, _) = std::io::pipe().step("make an empty pipe")?;
+    nix::unistd::dup2_stdin(&nothing).step("close the standard input")?;
     if explains {
         return Ok(());
     }
-    nix::unistd::dup2_stdout(&null).step("close the standard output")
+    nix::unistd::dup2_stdout(&nothing).step("close the standard output")
 }
 
 /// The directory to share, by O_PATH.

@@ -91,7 +91,9 @@ pub const NAMESPACES: &[(&str, [Whose; 3])] = &[
 /// What a descriptor leads to, by what /proc/PID/fd shows of it, and which processes may have such.
 pub const DESCRIPTORS: &[(&str, [bool; 3])] = &[
     // server, warden, helper
-    ("/dev/null", [true, true, true]),
+    ("/dev/null", [true, false, false]),
+    // The end of a pipe that has no other, in its place.
+    ("pipe:", [false, true, true]),
     // The log.
     ("LOG", [true, true, true]),
     // Channels, the other side, VMMs.
@@ -234,7 +236,7 @@ impl Processes {
         for (column, pid) in self.pids.into_iter().enumerate() {
             for (number, target) in descriptors(pid) {
                 let shown = target.display().to_string().replace(&format!("/{pid}/"), "/PID/");
-                let shown = if number == 1 || number == 2 { "LOG".into() } else { shown };
+                let shown = if number == 2 || (number, column) == (1, 0) { "LOG".into() } else { shown };
                 let allowed = |(name, may): &(&str, [bool; 3])| {
                     may[column] && (shown == *name || name.ends_with(':') && shown.starts_with(name))
                 };

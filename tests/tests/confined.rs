@@ -322,6 +322,22 @@ fn descriptor_of(pid: u32, path: &std::path::Path) -> u64 {
     found.unwrap().file_name().to_str().unwrap().parse().unwrap()
 }
 
+// fchmod(2), proc(5): /proc/PID/fd: what is behind a number that a process holds is changed by who owns it
+#[apply(promise)]
+fn a_helper_changes_nothing_of_the_hosts_by_its_standard_descriptors(on: Kind) {
+    use std::os::unix::fs::MetadataExt as _;
+    let null = || {
+        let meta = std::fs::metadata("/dev/null").unwrap();
+        (meta.mode(), meta.uid(), meta.ctime(), meta.ctime_nsec())
+    };
+    let before = null();
+    for number in [0, 1] {
+        let own = fate(on, Who::Helper, Door::Own, libc::SYS_fchmod, |_| [number, 0o666, 0, 0, 0, 0]);
+        assert!(matches!(own, Fate::Returned(_)), "{number}: {own:?}");
+    }
+    assert_eq!(null(), before);
+}
+
 // landlock(7), seccomp(2): two walls, of which the second alone stops what is not opening
 #[apply(promise)]
 fn each_wall_of_a_server_holds_alone_what_it_is_there_for(on: Kind) {
