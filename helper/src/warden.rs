@@ -18,6 +18,7 @@ use postern_policy::fatal::{Fatal, Started, Step as _};
 use postern_policy::limit::Rate;
 use postern_policy::sandbox;
 use postern_policy::sandbox::caps::{self, Need};
+use postern_policy::sandbox::landlock::{Allow, enforce};
 use postern_policy::sandbox::namespace::{self, User};
 use postern_policy::sandbox::seccomp::Program;
 use rustix::fs::{Mode, OFlags, open, openat};
@@ -151,16 +152,22 @@ struct Warden<'a> {
 }
 
 impl Warden<'_> {
-    /// Keeps nothing but what a helper needs, which is this process's child, and what watching it does.
+    /// Keeps nothing but what a helper needs, which is this process's child, and what watching it does. The helper's
+    /// Landlock domain is within this one, so it reaches nothing of the warden's.
     fn confine(&self) -> Started<()> {
+        let rights = self.args.rights();
         sandbox::no_new_privs()?;
         caps::keep(&self.capabilities)?;
+        let root = self.clone.mount.root().step("open the share's root")?;
+        let allow = Allow::Beneath { dir: root.as_fd(), rights };
+        let domain = (!self.args.no_landlock).then(|| enforce(allow)).transpose()?;
         Program::absent(&[libc::SYS_clone3], self.args.seccomp)?.apply()?;
-        let program =
-            Program::new(&walls::warden(self.args.rights(), self.args.security_model.into()), self.args.seccomp)?;
+        let program = Program::new(&walls::warden(rights, self.args.security_model.into()), self.args.seccomp)?;
         program.apply()?;
         if self.args.explain {
-            Account::of("warden").capabilities(&self.capabilities).landlock(None, &[]).calls(&program).tell()?;
+            let tried = [("the share", Share::reads(&root)), ("/proc", Share::reads(&self.clone.proc))];
+            let account = Account::of("warden").capabilities(&self.capabilities);
+            account.landlock(domain.as_ref(), &tried).calls(&program).tell()?;
         }
         Ok(())
     }

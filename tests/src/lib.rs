@@ -42,6 +42,7 @@ pub mod systemd;
 pub mod twin;
 pub mod v9fs;
 pub mod vmm;
+pub mod wishes;
 
 pub use fuse::{File, Process};
 pub use host::Host;

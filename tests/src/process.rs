@@ -1,6 +1,8 @@
 //! What a process has taken of the host, as /proc shows it. proc(5)
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 /// Time it has spent on a CPU.
@@ -38,4 +40,13 @@ pub fn assert_settles(pid: u32) {
         cpu_time(pid) - before <= A_MOMENT / 10
     };
     assert!((0..25).any(|_| is_idle()), "time is spent on nothing");
+}
+
+/// The number by which a process holds a file.
+pub fn descriptor_of(pid: u32, path: &Path) -> u64 {
+    let wanted = fs::metadata(path).expect("there");
+    let mut held = fs::read_dir(format!("/proc/{pid}/fd")).expect("alive").map(|fd| fd.expect("alive"));
+    let same = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (wanted.dev(), wanted.ino());
+    let found = held.find(|fd| fs::metadata(fd.path()).is_ok_and(same));
+    found.expect("held").file_name().to_str().and_then(|name| name.parse().ok()).expect("a number")
 }

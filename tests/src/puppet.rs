@@ -79,8 +79,8 @@ impl Puppet {
         at
     }
 
-    /// Makes it call `number`, and says what became of that. It is good for nothing afterwards.
-    pub fn call(self, door: Door, number: u64, args: [u64; 6]) -> Fate {
+    /// Makes it call `number`, and says what became of that. Only if it returned it can be made to call more.
+    pub fn call(&mut self, door: Door, number: u64, args: [u64; 6]) -> Fate {
         // syscall, or int $0x80; then int3
         let code: [u8; 8] = if door == Door::I386 {
             *b"\xcd\x80\xcc\xcc\xcc\xcc\xcc\xcc"
@@ -114,6 +114,8 @@ impl Puppet {
                     let registers = ptrace::getregs(self.pid).expect("stopped");
                     return Fate::Returned(i64::from_ne_bytes(registers.rax.to_ne_bytes()));
                 }
+                // A child of its own that it was made to end.
+                WaitStatus::Stopped(_, Signal::SIGCHLD) => ptrace::cont(self.pid, None).expect("stopped"),
                 // rt_sigreturn(2) goes wherever a frame that is none leads.
                 WaitStatus::Stopped(..) => return Fate::Ended,
                 _ if Instant::now() > end => return Fate::Waits,

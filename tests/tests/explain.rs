@@ -105,11 +105,13 @@ fn a_readonly_share_is_told_to_change_nothing(on: Kind) {
 // postern(1): explain: "what came of a try to get around"
 #[apply(promise)]
 fn what_landlock_stops_is_tried(on: Kind) {
-    let [server, _, helper] = explain(on, VIRTIOFS, &[]);
+    let [server, warden, helper] = explain(on, VIRTIOFS, &[]);
     assert!(server.contains("reading its root directory gives EACCES"), "{server}");
+    assert!(warden.contains("reading the share works, reading /proc gives EACCES"), "{warden}");
     assert!(helper.contains("reading the share works, reading /proc/self/fd gives EACCES"), "{helper}");
-    let [server, _, helper] = explain(on, VIRTIOFS, &["--no-landlock"]);
+    let [server, warden, helper] = explain(on, VIRTIOFS, &["--no-landlock"]);
     assert!(server.contains("reading its root directory works"), "{server}");
+    assert!(warden.contains("reading the share works, reading /proc works"), "{warden}");
     assert!(helper.contains("reading the share works, reading /proc/self/fd works"), "{helper}");
 }
 
