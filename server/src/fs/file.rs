@@ -9,6 +9,7 @@ use postern_ipc::attr::OpenFlags;
 use postern_ipc::{Errno, Result};
 
 use super::dir::Stream;
+use super::kept::Unchanged;
 use super::{Fh, Handle, NodeId, Object};
 use crate::quota::Quota;
 
@@ -28,6 +29,8 @@ pub struct OpenFile {
     nowait: AtomicBool,
     /// Each write waits for the disk.
     pub writes_wait: bool,
+    /// It may be kept when it is closed.
+    unchanged: Option<Unchanged>,
     /// Where the reading of a directory stands.
     pub stream: Mutex<Stream>,
 }
@@ -43,8 +46,20 @@ impl OpenFile {
             setid: AtomicBool::new(setid),
             nowait: AtomicBool::new(true),
             writes_wait: flags.intersects(OpenFlags::SYNC | OpenFlags::DSYNC | OpenFlags::DIRECT),
+            unchanged: None,
             stream: Mutex::default(),
         }
+    }
+
+    /// It was opened for reading and nothing else, after the file had last changed.
+    #[must_use]
+    pub fn unchanged(self, unchanged: Option<Unchanged>) -> Self {
+        Self { unchanged, ..self }
+    }
+
+    /// Its descriptor, if it may be kept.
+    pub fn keep(self) -> Option<(OwnedFd, Unchanged)> {
+        Some((self.descriptor, self.unchanged?))
     }
 
     /// Set-id bits may be there and must be kept by asking the helper to write.

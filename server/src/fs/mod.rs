@@ -7,6 +7,7 @@ mod devices;
 pub mod dir;
 pub mod file;
 mod flags;
+pub mod kept;
 pub mod lock;
 pub mod node;
 pub mod synthetic;
@@ -41,7 +42,7 @@ pub const ROOT: NodeId = NodeId(1);
 pub struct Fh(pub u64);
 
 /// What a handle was opened as.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Object {
     /// A regular file.
     File,

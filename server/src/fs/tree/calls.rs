@@ -1,6 +1,6 @@
 //! What a frontend asks, row by row.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 
 use nix::fcntl::FallocateFlags;
@@ -13,6 +13,7 @@ use postern_ipc::{Errno, Result};
 
 use super::Tree;
 use super::listed::Listed;
+use crate::fs::file::OpenFile;
 use crate::fs::lock::{self, Claim, Conflict, Lock, LockOwner};
 use crate::fs::walk::{Walker, Way};
 use crate::fs::writeout::Writeout;
@@ -26,6 +27,7 @@ impl Fs for Tree {
     fn reset(&self) {
         self.locks.clear();
         self.files.clear();
+        self.kept.clear();
         self.nodes.reset();
     }
 
@@ -72,6 +74,7 @@ impl Fs for Tree {
 
     fn forget(&self, node: NodeId, count: u64) {
         self.nodes.forget(node, count);
+        self.kept.forget(node);
     }
 
     fn seen(&self, node: NodeId) -> Result<(NodeId, FileName)> {
@@ -174,7 +177,7 @@ impl Fs for Tree {
             if flags.contains(RenameFlags::EXCHANGE) {
                 self.nodes.renamed(node, from.0, from.1);
             } else {
-                self.nodes.unnamed(node, to.0, to.1, pin);
+                self.unnamed(node, to.0, to.1, pin);
             }
         }
         if let Some((node, _)) = moved {
@@ -185,10 +188,14 @@ impl Fs for Tree {
 
     fn open(&self, node: NodeId, flags: OpenFlags) -> Result<Fh> {
         self.files.room()?;
+        let ask = |pin: BorrowedFd<'_>| self.call(&op::Open { flags }, &[pin], b"", |(), [file], _| file);
+        if flags == OpenFlags::READ {
+            return self.reopen(node, Object::File, ask);
+        }
         let pin = self.pin(node)?;
-        let file = self.call(&op::Open { flags }, &[pin.as_fd()], b"", |(), [file], _| file)?;
+        let file = ask(pin.as_fd())?;
         let setid = flags.contains(OpenFlags::WRITE) && self.walk.attr(pin.as_fd())?.has_setid();
-        Ok(self.keep(node, Object::File, file, setid, flags))
+        Ok(self.keep(OpenFile::new(file, node, Object::File, setid, flags)))
     }
 
     fn create(
@@ -205,7 +212,7 @@ impl Fs for Tree {
         let op = op::Create { name: *name, mode, umask, flags };
         let (attr, file) = self.create_in(caller, parent, &op, |attr, [file], _| (attr, file))?;
         let entry = self.entry(parent, name, attr)?;
-        Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
+        Ok((entry, self.keep(OpenFile::new(file, entry.node, Object::File, attr.has_setid(), flags))))
     }
 
     fn tmpfile(
@@ -222,11 +229,20 @@ impl Fs for Tree {
         let (attr, pin, file) = self.create_in(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
         let shown = self.shown(attr)?;
         let entry = Entry { node: self.nodes.nameless(&attr, pin)?, attr: shown };
-        Ok((entry, self.keep(entry.node, Object::File, file, attr.has_setid(), flags)))
+        Ok((entry, self.keep(OpenFile::new(file, entry.node, Object::File, attr.has_setid(), flags))))
     }
 
     fn release(&self, handle: Handle) -> Result<()> {
-        self.close(handle).map(drop)
+        let file = self.close(handle)?;
+        if self.nodes.dev(file.node).is_ok()
+            && let Some(file) = Arc::into_inner(file)
+        {
+            let (node, object) = (file.node, file.object);
+            if let Some((descriptor, unchanged)) = file.keep() {
+                self.kept.put(node, object, descriptor, unchanged);
+            }
+        }
+        Ok(())
     }
 
     fn give(&self, handle: Handle) -> Result<OwnedFd> {
@@ -332,8 +348,7 @@ impl Fs for Tree {
 
     fn opendir(&self, node: NodeId) -> Result<Fh> {
         self.files.room()?;
-        let file = self.ask(node, &op::OpenDir {}, |(), [file], _| file)?;
-        Ok(self.keep(node, Object::Dir, file, false, OpenFlags::READ))
+        self.reopen(node, Object::Dir, |pin| self.call(&op::OpenDir {}, &[pin], b"", |(), [file], _| file))
     }
 
     fn readdir(&self, dir: Handle, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {

@@ -21,6 +21,7 @@ use postern_ipc::{Errno, Result};
 
 use super::devices::{Devices, Multidevs};
 use super::file::{Files, OpenFile};
+use super::kept::{Kept, Unchanged};
 use super::lock::table::Locks;
 use super::node::{Identity, Nodes, Place};
 use super::view::{VIEWS_MAX, Views};
@@ -37,6 +38,7 @@ const CAPABILITY: &[u8] = b"security.capability";
 pub struct Tree {
     nodes: Nodes,
     files: Arc<Files>,
+    kept: Arc<Kept>,
     locks: Arc<Locks>,
     walk: Walk,
     links: Arc<Links>,
@@ -91,9 +93,11 @@ pub struct Limits {
 
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
+/// Most closed files kept, if there are descriptors for so many.
+const KEPT: usize = 512;
 
 impl Tree {
-    /// Of a share. An eighth of the descriptors is for locks, half of the rest for nodes, and as many open files as leave
+    /// Of a share. An eighth of the descriptors is for locks, a few for closed files, half of the rest for nodes, and as many open files as leave
     /// each of them its node's descriptor too. Where users act alone, nodes of theirs have as many again, and the open
     /// ones of those.
     ///
@@ -106,10 +110,13 @@ impl Tree {
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let for_locks = limits.descriptors / 8;
         let rest = limits.descriptors.saturating_sub(OTHERS).saturating_sub(for_locks);
+        let kept = count(rest / 16).min(KEPT);
+        let rest = rest.saturating_sub(u64::try_from(kept).unwrap_or(0));
         let part = count(if settings.alone { rest / 4 } else { rest / 2 });
         Ok(Self {
             nodes: Nodes::new(root, &attr, part, count(limits.nodes)).by_name(model.keeps_by_name()),
             files: Arc::new(Files::new(part)),
+            kept: Arc::new(Kept::new(kept)),
             locks: Arc::new(Locks::new(count(for_locks))),
             walk,
             links,
@@ -129,6 +136,7 @@ impl Tree {
         Ok(Self {
             nodes: self.nodes.beside(self.for_views / VIEWS_MAX)?,
             files: Arc::clone(&self.files),
+            kept: Arc::clone(&self.kept),
             locks: Arc::clone(&self.locks),
             walk: self.walk.by(user),
             links: Arc::clone(&self.links),
@@ -254,14 +262,31 @@ impl Tree {
         let node = self.last_sight(&dir, name)?;
         self.call(op, &[dir.as_fd()], b"", |_, _, _| ())?;
         if let Some((node, pin)) = node {
-            self.nodes.unnamed(node, parent, name, pin);
+            self.unnamed(node, parent, name, pin);
         }
         Ok(())
     }
 
-    fn keep(&self, node: NodeId, object: Object, file: OwnedFd, setid: bool, flags: OpenFlags) -> Fh {
-        self.nodes.opened(node);
-        self.files.insert(OpenFile::new(file, node, object, setid, flags))
+    /// A name of `node` is gone.
+    fn unnamed(&self, node: NodeId, parent: NodeId, name: &FileName, pin: Arc<OwnedFd>) {
+        self.nodes.unnamed(node, parent, name, pin);
+        self.kept.forget(node);
+    }
+
+    /// Opens what may have been open before, for reading and nothing else.
+    fn reopen(&self, node: NodeId, object: Object, ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>) -> Result<Fh> {
+        if let Some((file, unchanged)) = self.kept.take(node, object) {
+            return Ok(self.keep(OpenFile::new(file, node, object, false, OpenFlags::READ).unchanged(Some(unchanged))));
+        }
+        let pin = self.pin(node)?;
+        let unchanged = if self.walk.finds() { Unchanged::since(&self.walk.attr(pin.as_fd())?) } else { None };
+        let file = ask(pin.as_fd())?;
+        Ok(self.keep(OpenFile::new(file, node, object, false, OpenFlags::READ).unchanged(unchanged)))
+    }
+
+    fn keep(&self, file: OpenFile) -> Fh {
+        self.nodes.opened(file.node);
+        self.files.insert(file)
     }
 
     fn close(&self, handle: Handle) -> Result<Arc<OpenFile>> {
