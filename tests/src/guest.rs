@@ -143,10 +143,20 @@ impl Guest {
         shares: &[(&str, &Server)],
         options: &[&str],
     ) -> Self {
+        let shares: Vec<_> = shares.iter().map(|(tag, server)| (*tag, server.socket())).collect();
+        Self::start(privileges, kernel, kind, &shares, options)
+    }
+
+    /// The same with nothing but sockets that the shares are served at.
+    pub fn boot_at(kernel: Kernel, kind: Kind, shares: &[(&str, &Path)]) -> Self {
+        Self::start(Privileges::None, kernel, kind, shares, &[])
+    }
+
+    fn start(privileges: Privileges, kernel: Kernel, kind: Kind, shares: &[(&str, &Path)], options: &[&str]) -> Self {
         let (programs, place) = (Programs::serve(kind, kernel), TempDir::new().unwrap());
         let usr = programs.socket();
         let prefix = if matches!(kernel, Kernel::V6_12P9) { "9p:" } else { "" };
-        let shares = shares.iter().map(|(tag, server)| (format!("{prefix}{tag}"), server.socket()));
+        let shares = shares.iter().map(|(tag, socket)| (format!("{prefix}{tag}"), *socket));
         let sockets = shares.chain([("usr".into(), usr.as_path())]);
         let console = place.path().join("console");
         let monitor = format!("unix:{},server=on,wait=off", place.path().join("monitor").display());

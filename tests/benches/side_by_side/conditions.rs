@@ -16,7 +16,7 @@ postern runs as root with a map of ids, its seccomp filters killing and Landlock
 operations of a round (on streams means), and of alternating rounds, between which all servers are started anew in \
 another order. `ratio` is postern's time to that of the better peer: below 1, postern is faster; for a rate, too. \
 `spread` is half the distance between the quartiles of the rounds' ratios. CPU is what all processes of the server spend \
-on one operation, µs. All data is in the page cache.
+on one operation, µs, or in a real guest on the whole work, s. All data is in the page cache.
 
 `floor` is an empty server with an empty helper: they answer the same requests with made-up answers, without a file \
 system; what a request needs of the helper crosses a Unix socket with a descriptor, and file data is copied once. \

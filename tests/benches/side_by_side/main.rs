@@ -14,15 +14,18 @@ mod names;
 mod pipeline;
 mod plot;
 mod plots;
+mod real;
 mod report;
 mod requests;
 mod scale;
 mod stream;
 mod streams;
+mod tagged;
+mod vhost_user;
 mod workload;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -50,6 +53,12 @@ struct Args {
     /// Files that a guest looks up
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     nodes: u32,
+    /// Rounds of real work in a guest, in each of which all servers take turns
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    guest_rounds: usize,
+    /// The source tree that a guest works with, a tar file
+    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/tree.tar"))]
+    tree: PathBuf,
     /// Only tables whose titles contain this
     #[arg(long, value_name = "TITLE", default_value = "")]
     table: String,
@@ -100,6 +109,8 @@ enum Section {
     Allocations,
     /// What an idle share costs, and one of which a guest knows much
     Scale,
+    /// Real work in a real guest
+    Guest,
     /// 9P and QEMU's proxy protocol on streams
     Streams,
 }
@@ -130,6 +141,7 @@ fn main() {
                 Section::Depth => requests::depth(&args, &mut tell),
                 Section::Allocations => allocations::run(&args, &mut tell),
                 Section::Scale => scale::run(&args, &mut tell),
+                Section::Guest => real::run(&args, &mut tell),
                 Section::Streams => streams::run(&args, &mut tell),
             }
         }

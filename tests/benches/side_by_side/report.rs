@@ -71,6 +71,11 @@ impl Row {
         self.samples.iter().map(|rounds| median(rounds.iter().map(&field).collect())).collect()
     }
 
+    /// Ours to that of the better peer, if there is one among the first so many.
+    pub fn ratio(&self, servers: usize) -> Option<f64> {
+        to_best(&self.medians(|sample| sample.time)[..servers])
+    }
+
     fn line(&self, columns: &Columns) -> String {
         let (times, cpu) = (self.medians(|sample| sample.time), self.medians(|sample| sample.cpu));
         let mut line = format!("| {}, {} |", self.name, self.unit.name());
@@ -80,7 +85,7 @@ impl Row {
         floor.iter().for_each(|floor| write!(line, " {:.2} |", times[0] / floor).expect("a string"));
         write!(line, " {} | {} |", ratio(&times[..servers]), self.spread(servers)).expect("a string");
         write!(line, " {} |", verdict(&times[..servers], self.aim.time, floor)).expect("a string");
-        cpu.iter().for_each(|cpu| write!(line, " {} |", number(cpu * 1e6)).expect("a string"));
+        cpu.iter().for_each(|cpu| write!(line, " {} |", number(self.unit.of_cpu(*cpu))).expect("a string"));
         write!(line, " {} |", ratio(&cpu[..servers])).expect("a string");
         write!(line, " {} |", verdict(&cpu[..servers], self.aim.cpu, None)).expect("a string");
         line

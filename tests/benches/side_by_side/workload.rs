@@ -14,6 +14,8 @@ pub type Step<'a> = Box<dyn FnMut() -> u32 + 'a>;
 pub enum Unit {
     /// Microseconds of one operation.
     Micros,
+    /// Seconds of one.
+    Seconds,
     /// So many operations make one of these per second.
     Rate(&'static str, f64),
 }
@@ -23,14 +25,21 @@ impl Unit {
     pub fn name(self) -> &'static str {
         match self {
             Self::Micros => "µs",
+            Self::Seconds => "s",
             Self::Rate(name, _) => name,
         }
+    }
+
+    /// CPU time of one that took so many seconds of it: microseconds, or seconds of what takes long.
+    pub fn of_cpu(self, seconds: f64) -> f64 {
+        if matches!(self, Self::Seconds) { seconds } else { seconds * 1e6 }
     }
 
     /// An operation of so many seconds.
     pub fn of(self, seconds: f64) -> f64 {
         match self {
             Self::Micros => seconds * 1e6,
+            Self::Seconds => seconds,
             Self::Rate(_, count) => 1.0 / seconds / count,
         }
     }

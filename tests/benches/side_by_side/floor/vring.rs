@@ -26,7 +26,7 @@ pub struct Memory {
 
 impl Memory {
     /// As SET_MEM_TABLE tells it.
-    pub fn new(guest: u64, size: u64, user: u64, offset: u64, file: File) -> Self {
+    pub fn new([guest, size, user, offset]: [u64; 4], file: File) -> Self {
         let size = size.try_into().expect("64-bit host");
         let region = MmapRegion::from_file(FileOffset::new(file, offset), size).expect("mmap of a memfd");
         Self { region: Arc::new(region), guest, user }
