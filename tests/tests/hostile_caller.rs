@@ -462,7 +462,8 @@ fn nothing_is_kept_of_how_an_instance_was_started() {
         let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|fd| fd.unwrap().path()).collect();
         let leads = |path: &Path| fs::read_link(path).unwrap_or_default();
         assert!(open.iter().all(|fd| leads(fd) != Path::new("/etc/passwd")), "{open:?}");
-        assert_eq!(leads(Path::new(&format!("/proc/{pid}/fd/0"))), Path::new("/dev/null"));
+        let input = leads(Path::new(&format!("/proc/{pid}/fd/0")));
+        assert!(input.display().to_string().starts_with("pipe:["), "{}", input.display());
     }
     assert!(!Path::new(&format!("/proc/{}/cwd/canary", twin.warden.id())).exists());
     let pid = Pid::from_raw(twin.warden.id() as i32);
