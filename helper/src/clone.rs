@@ -68,10 +68,19 @@ impl Place {
 pub(crate) struct Clone {
     /// Holds it: it is gone when this is closed.
     tree: OwnedFd,
-    /// The ids of its mounts.
-    pub(crate) mounts: Vec<u64>,
+    /// Its mounts.
+    pub(crate) mounts: Mounts,
     /// What all the mounts it was made from keep from the host's users.
     pub(crate) source: Source,
+}
+
+/// The ids of a clone's mounts.
+#[derive(Clone, Debug)]
+pub(crate) struct Mounts {
+    /// All of them.
+    pub(crate) all: Vec<u64>,
+    /// Those that show processes, or cover what does. The helper opens nothing there: of its own memory it could.
+    pub(crate) processes: Vec<u64>,
 }
 
 /// Whether all mounts of the host that hold the share have these attributes.
@@ -99,7 +108,11 @@ impl Clone {
         })?;
         let submounts = submounts().step("read /proc/self/mountinfo")?;
         let processes = fstatfs(dir).step("look at the shared directory's file system")?.f_type == PROC_SUPER_MAGIC;
-        if rights.allow(Right::Write) && (processes || submounts.iter().any(|mount| mount.kind == b"proc")) {
+        if processes {
+            return Err(Fatal::new("share a directory of /proc", "nothing in it would be opened")
+                .hint("share another directory"));
+        }
+        if rights.allow(Right::Write) && submounts.iter().any(Submount::shows_processes) {
             return Err(Fatal::new(
                 "share a directory that has /proc in it",
                 "a process writes its own memory there, so would a guest the helper's",
@@ -135,16 +148,19 @@ fn attributes(rights: Rights) -> u64 {
 
 /// The ids of the clone's mounts. A detached tree is in no mountinfo, so every mount point of its source is opened
 /// through it; what is then no mount's root came after the clone, or is covered by another mount.
-fn mounts(root: &OwnedFd, submounts: &[Submount]) -> Result<Vec<u64>> {
-    let mut mounts = vec![Place::of(root)?.mount];
+fn mounts(root: &OwnedFd, submounts: &[Submount]) -> Result<Mounts> {
+    let mut mounts = Mounts { all: vec![Place::of(root)?.mount], processes: Vec::new() };
     for submount in submounts {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match openat2(root, &submount.below, flags, Mode::empty(), resolve).map_err(Errno::from) {
             Ok(fd) => {
                 let place = Place::of(fd)?;
-                if place.mount_root && !mounts.contains(&place.mount) {
-                    mounts.push(place.mount);
+                if place.mount_root && !mounts.all.contains(&place.mount) {
+                    mounts.all.push(place.mount);
+                }
+                if submount.shows_processes() {
+                    mounts.processes.push(place.mount);
                 }
             }
             // Nobody who has the share's ids only gets there either.
@@ -167,6 +183,10 @@ struct Submount {
 }
 
 impl Submount {
+    fn shows_processes(&self) -> bool {
+        self.kind == b"proc"
+    }
+
     fn has(&self, option: &str) -> bool {
         self.options.split(|&byte| byte == b',').any(|mine| mine == option.as_bytes())
     }

@@ -49,8 +49,11 @@ impl Pin {
             return Err(Disbelief::Malformed(Malformed("a descriptor is not O_PATH")));
         }
         let place = Place::of(&fd).map_err(Disbelief::Errno)?;
-        if !share.mounts.contains(&place.mount) {
+        if !share.mounts.all.contains(&place.mount) {
             return Err(Disbelief::Malformed(Malformed("a descriptor is not of the share's mounts")));
+        }
+        if share.mounts.processes.contains(&place.mount) {
+            return Err(Disbelief::Errno(Errno::EACCES));
         }
         let pin = Self { fd, kind: place.kind };
         let believed = pin

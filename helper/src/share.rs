@@ -14,7 +14,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags, fcntl_setfl, openat, readlinkat_raw};
 use rustix::path::DecInt;
 
-use crate::clone::Place;
+use crate::clone::{Mounts, Place};
 use crate::guard::Guard;
 use crate::model::Store;
 use crate::names::Names;
@@ -41,8 +41,8 @@ pub(crate) struct Share {
     pub(crate) root: OwnedFd,
     /// The same, to be recognised.
     pub(crate) root_place: Place,
-    /// The ids of the clone's mounts.
-    pub(crate) mounts: Vec<u64>,
+    /// The clone's mounts.
+    pub(crate) mounts: Mounts,
     /// Most requests a second on a channel.
     pub(crate) max_rate: Option<u32>,
 }

@@ -33,6 +33,11 @@ pub fn bind(from: &Path, at: &Path) {
     mount_bind(from, at).expect("two files or two directories");
 }
 
+/// What is mounted at `at` or below it from now on is mounted in all copies that are no private ones.
+pub fn share(at: &Path) {
+    mount_change(at, MountPropagationFlags::SHARED).expect("a mount");
+}
+
 /// A /dev of its own: the devices of the one that was there, and nothing else.
 pub fn devices(place: &Path) {
     memory(place, (0, 0));

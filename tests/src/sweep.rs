@@ -60,6 +60,15 @@ pub fn requests() -> Vec<Request> {
     all
 }
 
+/// One request of each row, the first there is.
+pub fn one_of_each() -> Vec<Request> {
+    let mut seen = Vec::new();
+    requests()
+        .into_iter()
+        .filter(|request| !seen.contains(&request.kind) && (seen.push(request.kind), true).1)
+        .collect()
+}
+
 /// Whoever may be said to ask.
 pub fn callers() -> Vec<Caller> {
     let user = |uid, gid, group: Option<u32>| Caller::User {

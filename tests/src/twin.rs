@@ -196,7 +196,8 @@ pub fn start(kind: Kind, args: &[&str]) -> (Scratch, UnixStream, Child) {
     start_planted(kind, args, |_| {})
 }
 
-fn start_planted(kind: Kind, args: &[&str], plant: impl FnOnce(&Host)) -> (Scratch, UnixStream, Child) {
+/// The same, with something in the share before it starts.
+pub fn start_planted(kind: Kind, args: &[&str], plant: impl FnOnce(&Host)) -> (Scratch, UnixStream, Child) {
     let scratch = Scratch::new(kind, false);
     plant(&Host::new(scratch.path("share"), kind));
     let (socket, theirs) = UnixStream::pair().expect("socketpair");

@@ -14,17 +14,8 @@ use postern_tests::hostile::{is_its_turn, tried};
 use postern_tests::kind::to_guest;
 use postern_tests::mounts;
 use postern_tests::prelude::{Host, Kind, apply, promise};
-use postern_tests::sweep::{Request, callers, requests};
+use postern_tests::sweep::{Request, callers, one_of_each, requests};
 use postern_tests::twin::{Outcome, Twin};
-
-/// One request of each row, the first there is.
-fn one_of_each() -> Vec<Request> {
-    let mut seen = Vec::new();
-    requests()
-        .into_iter()
-        .filter(|request| !seen.contains(&request.kind) && (seen.push(request.kind), true).1)
-        .collect()
-}
 
 // postern-helper(8): A descriptor is believed only if it is O_PATH and shows a mount id of the share's list
 #[apply(promise)]
