@@ -9,16 +9,31 @@ use zerocopy::FromBytes;
 use crate::guest::Guest;
 use crate::names::Close;
 use crate::pipeline::{self, Lane, ROUNDS};
-use crate::workload::{LARGE, MIB, PAGE, Step, node};
+use crate::workload::{LARGE, MANY, MIB, PAGE, Step, entry, node};
 
+/// The same file again and again.
 pub fn open<'a>(guest: &'a Guest<'a>) -> Step<'a> {
-    let node = node(guest, "small");
-    let open = guest.prepare(&Request::new(opcode::OPEN, node).arg(&OpenIn::default()).room::<OpenOut>());
-    let read = guest.prepare(&request_read(opcode::READ, node, PAGE));
+    open_each(guest, vec![node(guest, "small")])
+}
+
+/// A file that was not opened lately.
+pub fn open_many<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    let dir = node(guest, "many");
+    let node = |i| guest.process.lookup((dir, entry(i).as_str())).expect("planted").nodeid;
+    open_each(guest, (0..MANY).map(node).collect())
+}
+
+fn open_each<'a>(guest: &'a Guest<'a>, nodes: Vec<u64>) -> Step<'a> {
+    let open = guest.prepare(&Request::new(opcode::OPEN, 0).arg(&OpenIn::default()).room::<OpenOut>());
+    let read = guest.prepare(&request_read(opcode::READ, 0, PAGE));
     let close = Close::new(guest);
+    let mut nodes = nodes.into_iter().cycle();
     Box::new(move || {
+        let node = nodes.next().expect("a cycle");
+        open.node(node);
         guest.call(&open).expect("open");
         let fh = open.answer(offset_of!(OpenOut, fh));
+        read.node(node);
         read.arg(offset_of!(ReadIn, fh), fh);
         guest.call(&read).expect("read");
         close.call(guest, node, fh);

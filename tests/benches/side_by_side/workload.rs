@@ -84,6 +84,7 @@ pub const WORKLOADS: &[Workload] = &[
     row("GETATTR", Unit::Micros, [0.85, 0.15], Some(1.0), names::getattr),
     row("SETATTR (mode)", Unit::Micros, [1.2, 0.35], None, names::setattr),
     row("open, read 4 KiB, close", Unit::Micros, [0.85, 0.35], None, files::open),
+    row("open, read 4 KiB, close, 1000 files in turn", Unit::Micros, [0.85, 0.35], None, files::open_many),
     row("create, write 4 KiB, close, unlink", Unit::Micros, [0.9, 0.35], None, names::create),
     row("mkdir, rename, rmdir", Unit::Micros, [1.15, 0.5], None, names::mkdir),
     row("READDIRPLUS, per entry", Unit::Micros, [0.8, 0.5], Some(1.0), files::readdirplus),
@@ -145,7 +146,7 @@ pub fn plant(host: &Host) {
     host.write("large", &vec![1; LARGE as usize]);
     host.mkdir("many");
     for i in 0..MANY {
-        host.write(&format!("many/{}", entry(i)), b"");
+        host.write(&format!("many/{}", entry(i)), &[1; PAGE as usize]);
     }
 }
 
