@@ -16,8 +16,6 @@ use crate::workload::WORKLOADS;
 use crate::{Args, PLACES};
 
 const TRACING: &str = "/sys/kernel/tracing";
-/// The group of our probes, and the name of our buffer.
-const NAME: &str = "postern_bench";
 /// What gives memory. malloc(3), posix_memalign(3)
 const FUNCTIONS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
 /// Operations before, and those that are watched, or a few more.
@@ -74,6 +72,8 @@ struct Taken {
 
 /// Probes that are there as long as this value.
 struct Probes {
+    /// Their group, and the name of our buffer: of this process alone.
+    name: String,
     buffer: PathBuf,
     /// Process of each thread.
     threads: BTreeMap<u32, u32>,
@@ -81,6 +81,7 @@ struct Probes {
 
 impl Probes {
     fn set(processes: &[u32]) -> Self {
+        let name = format!("postern_bench_{}", std::process::id());
         let library = library();
         let symbols = command("nm", &["-D", "--defined-only", &library]);
         let stack: Vec<_> = (0..WORDS).map(|word| format!("s{word}=$stack{word}:x64")).collect();
@@ -93,11 +94,11 @@ impl Probes {
             order(
                 Path::new(TRACING),
                 PROBES,
-                &format!("p:{NAME}/{function} {library}:0x{address} {}", stack.join(" ")),
+                &format!("p:{name}/{function} {library}:0x{address} {}", stack.join(" ")),
             );
         }
-        let buffer = Path::new(TRACING).join("instances").join(NAME);
-        fs::create_dir(&buffer).expect("a trace buffer: root, and nobody else who does this");
+        let buffer = Path::new(TRACING).join("instances").join(&name);
+        fs::create_dir(&buffer).expect("a trace buffer: root, and tracefs");
         let task = |&pid: &u32| {
             let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("alive");
             tasks.map(move |task| (task.expect("alive").file_name().to_string_lossy().parse().expect("a number"), pid))
@@ -107,12 +108,12 @@ impl Probes {
         order(&buffer, "set_event_pid", &list.join(" "));
         order(&buffer, "buffer_size_kb", "32768");
         order(&buffer, "trace_clock", "global");
-        Self { buffer, threads }
+        Self { name, buffer, threads }
     }
 
     /// What is taken meanwhile.
     fn watch<T>(&self, work: impl FnOnce() -> T) -> (T, Vec<Taken>) {
-        let enable = format!("events/{NAME}/enable");
+        let enable = format!("events/{}/enable", self.name);
         fs::File::create(self.buffer.join("trace")).expect("ours"); // empties it
         order(&self.buffer, &enable, "1");
         let done = work();
@@ -136,7 +137,7 @@ impl Drop for Probes {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.buffer);
         for function in FUNCTIONS {
-            order(Path::new(TRACING), PROBES, &format!("-:{NAME}/{function}"));
+            order(Path::new(TRACING), PROBES, &format!("-:{}/{function}", self.name));
         }
     }
 }

@@ -68,8 +68,8 @@ struct Args {
     /// One more argument for postern, such as --with=--seccomp=none
     #[arg(long, value_name = "ARGUMENT")]
     with: Vec<String>,
-    /// Write the figures to tests/benches/RESULTS.md and the plots beside it
-    #[arg(long)]
+    /// Write the figures to tests/benches/RESULTS.md in place of those there, and the plots beside it
+    #[arg(long, conflicts_with_all = ["only", "table", "alone", "with"])]
     record: bool,
     #[arg(long, hide = true)]
     bench: bool,
