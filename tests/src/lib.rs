@@ -26,6 +26,7 @@ pub mod kernel;
 pub mod kind;
 pub mod memory;
 pub mod mounts;
+pub mod named;
 pub mod p9;
 pub mod pair;
 pub mod peers;

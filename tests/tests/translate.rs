@@ -7,6 +7,7 @@ use postern_ipc::attr::{Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFl
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::{Create, Mkdir, Mknod, Open, Rename, SetAttr, SetXattr, Symlink, TmpFile};
+use postern_tests::named::{ACCESS, acl, capability};
 use postern_tests::prelude::*;
 use postern_tests::share::Scratch;
 use postern_tests::stream::{Client, listen};
@@ -172,18 +173,6 @@ fn a_supplementary_group_is_translated_too(on: Kind) {
     assert_eq!(share.as_user(1000).in_group(3000).create("d/h", O_RDWR, 0o644), Err(EPERM));
 }
 
-const ACCESS: &str = "system.posix_acl_access";
-
-/// `rw-rw----`, with the same for a user and a group. acl(5), linux/posix_acl_xattr.h
-fn acl(user: u32, group: u32) -> Vec<u8> {
-    let entries = [(1, u32::MAX), (2, user), (4, u32::MAX), (8, group), (16, u32::MAX), (32, u32::MAX)];
-    let entry = |(tag, id): (u16, u32)| {
-        let perm: u16 = if tag == 32 { 0 } else { 6 };
-        [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat()
-    };
-    [2_u32.to_le_bytes().to_vec(), entries.into_iter().flat_map(entry).collect()].concat()
-}
-
 // postern-helper(8): "The ids in POSIX ACLs are translated, too"; virtiofsd refuses to have both
 #[apply(promise)]
 fn acls_name_translated_ids(on: Kind) {
@@ -322,7 +311,7 @@ fn a_server_in_the_guests_hands_gets_no_forbidden_id(on: Kind) {
             assert_eq!(asked.map(drop), Err(Errno::EPERM), "{changes:?}");
             attempts += 1;
         }
-        let capabilities = [&[1, 0, 0, 3][..], &[4; 16], &uid.to_le_bytes()].concat();
+        let capabilities = capability(uid);
         for (attribute, value) in
             [(ACCESS, acl(uid, 20)), (ACCESS, acl(20, uid)), ("security.capability", capabilities)]
         {
