@@ -33,6 +33,9 @@ pub fn run(args: &Args, tell: &mut impl FnMut(String)) {
     if !title.contains(&args.table) {
         return;
     }
+    if !Path::new(TRACING).join(PROBES).exists() {
+        return tell(format!("## {title}\n\nNot counted: this kernel has no {TRACING}/{PROBES}.\n"));
+    }
     let [shape, _] = Shape::both();
     let mut table = format!("## {title}\n\n| | server | helper | from |\n|---|--:|--:|---|\n");
     for queues in [1, 4] {

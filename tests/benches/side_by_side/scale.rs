@@ -48,6 +48,7 @@ pub fn run(args: &Args, tell: &mut impl FnMut(String)) {
         Line { name: "start to listening, ms".into(), aim: Some(20.0), values: each(start) },
         Line { name: "start to a mounted guest, ms".into(), aim: None, values: each(mount) },
         Line { name: "resident memory of all processes, MiB".into(), aim: Some(8.0), values: each(resident) },
+        Line { name: "the same, shared pages divided, MiB".into(), aim: Some(8.0), values: each(proportional) },
         Line { name: "wake-ups a second of an idle guest's server".into(), aim: Some(0.0), values: each(wakeups) },
     ];
     lines.extend(many(args.nodes, &servers));
@@ -95,10 +96,22 @@ fn mount(setup: &Setup) -> f64 {
 
 /// Without the guest's memory, MiB.
 fn resident(setup: &Setup) -> f64 {
+    idle_memory(setup, |pid| memory(pid, &["RssAnon:", "RssFile:"]))
+}
+
+/// The same, with what several processes share divided among them. proc_pid_smaps(5)
+fn proportional(setup: &Setup) -> f64 {
+    idle_memory(setup, |pid| {
+        let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("alive");
+        number_of(&smaps, "Pss_Anon:") + number_of(&smaps, "Pss_File:")
+    })
+}
+
+/// Of all processes together, MiB.
+fn idle_memory(setup: &Setup, kib: impl Fn(u32) -> u64) -> f64 {
     let share = setup.clone().serve();
     let family = cpu::family(share.server.child.id());
-    let kib: u64 = family.iter().map(|&pid| memory(pid, &["RssAnon:", "RssFile:"])).sum();
-    kib as f64 / 1024.0
+    family.into_iter().map(kib).sum::<u64>() as f64 / 1024.0
 }
 
 /// Fields of /proc/PID/status, KiB.
