@@ -91,15 +91,21 @@ impl Vring {
         let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
         kicks.ctl(ControlOperation::Add, self.kick.as_raw_fd(), event).expect("epoll");
         let mut buffers = Buffers::default();
-        for next in (0..=u16::MAX).cycle() {
-            while self.available() == next {
-                if !polls {
-                    self.sleep(next, &kicks);
-                }
+        let mut next = 0_u16;
+        loop {
+            let end = self.available();
+            if end == next && !polls {
+                self.sleep(next, &kicks);
             }
-            let head = self.memory.load(self.avail + 4 + 2 * usize::from(next % self.size));
-            let written = self.answer(head, &mut answers, &mut buffers);
-            self.give(next, head, written);
+            let start = next;
+            while next != end {
+                let head = self.memory.load(self.avail + 4 + 2 * usize::from(next % self.size));
+                let written = self.answer(head, &mut answers, &mut buffers);
+                let entry = self.used + 4 + 8 * usize::from(next % self.size);
+                self.memory.slice().write_obj([u32::from(head), written], entry).expect("in memory");
+                next = next.wrapping_add(1);
+            }
+            self.give(start, end);
         }
     }
 
@@ -169,13 +175,12 @@ impl Vring {
         }
     }
 
-    /// Puts a chain on the used ring as entry `index`, and calls if the driver waits for that one.
-    fn give(&self, index: u16, head: u16, written: u32) {
-        let entry = self.used + 4 + 8 * usize::from(index % self.size);
-        self.memory.slice().write_obj([u32::from(head), written], entry).expect("in memory");
-        self.memory.store(self.used + 2, index.wrapping_add(1));
+    /// Gives the driver what is on the used ring from `start` to `end`, and calls if it waits for one of these.
+    fn give(&self, start: u16, end: u16) {
+        self.memory.store(self.used + 2, end);
         fence(Ordering::SeqCst);
-        if self.memory.load(self.avail + 4 + 2 * usize::from(self.size)) == index {
+        let awaited = self.memory.load(self.avail + 4 + 2 * usize::from(self.size));
+        if end.wrapping_sub(awaited).wrapping_sub(1) < end.wrapping_sub(start) {
             (&self.call).write_all(&1_u64.to_ne_bytes()).expect("call");
         }
     }
