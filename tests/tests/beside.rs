@@ -1,0 +1,159 @@
+//! What is beside a share on its host and has to do with it all the same: other shares of the same directory, mounts that
+//! are shared with other namespaces, programs that hold leases, processes of the same user.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+use postern_ipc::Errno;
+use postern_ipc::attr::OpenFlags;
+use postern_ipc::name::FileName;
+use postern_ipc::op::{Lookup, Open, Stat};
+use postern_tests::hostile::tried;
+use postern_tests::kind::to_host;
+use postern_tests::mounts;
+use postern_tests::prelude::*;
+use postern_tests::twin::Twin;
+
+fn read() -> Open {
+    Open { flags: OpenFlags::READ }
+}
+
+// statx(2): STATX_MNT_ID: an id may be given to another mount; STATX_MNT_ID_UNIQUE: it never is. Each share has a clone
+#[apply(promise)]
+fn a_descriptor_of_another_share_of_the_same_directory_is_the_end(on: Kind) {
+    let mut attempts = 0;
+    for goes_first in [false, true] {
+        let other = Twin::new(on);
+        other.host.write("f", b"");
+        let descriptors = [other.root.try_clone().unwrap(), other.pin("f")];
+        // The first that comes after one that is gone may have got its numbers.
+        let other = (!goes_first).then_some(other);
+        for descriptor in descriptors {
+            let mut twin = Twin::new(on);
+            let frame = twin.frame(postern_ipc::id::Caller::Root, &Stat {}, 0);
+            twin.channel.send(&[&frame, b""], &[descriptor.as_fd()]).unwrap();
+            twin.assert_ended();
+            attempts += 1;
+        }
+        drop(other);
+    }
+    tried("descriptors of other shares", attempts);
+}
+
+// mount_namespaces(7): MS_SHARED: an unmounting reaches all copies but private ones
+#[apply(promise)]
+fn what_is_unmounted_on_a_shared_mount_uncovers_nothing(on: Kind) {
+    mounts::alone();
+    let mut twin = Twin::planted(on, &[], |host| {
+        mounts::bind(&host.path(""), &host.path(""));
+        mounts::share(&host.path(""));
+        host.mkdir("m");
+        host.write("m/covered", b"secret");
+        mounts::memory(&host.path("m"), (host.uid(0), host.gid(0)));
+        host.write("m/f", b"above");
+    });
+    let [dir, file] = ["m", "m/f"].map(|path| twin.pin(path));
+    mounts::detach(&twin.host.path("m"));
+    assert_eq!(twin.host.list("m"), ["covered"]);
+    let lookup = |name: &str| Lookup { name: FileName::new(name.as_bytes()).unwrap() };
+    assert_eq!(twin.ask(&lookup("covered"), &[dir.as_fd()]).map(drop), Err(Errno::ENOENT));
+    assert!(twin.ask(&lookup("f"), &[dir.as_fd()]).is_ok() && twin.ask(&read(), &[file.as_fd()]).is_ok());
+    let root = twin.root.try_clone().unwrap();
+    let (_, again, _) = twin.ask(&lookup("m"), &[root.as_fd()]).unwrap();
+    assert_eq!(twin.ask(&lookup("covered"), &[again[0].as_fd()]).map(drop), Err(Errno::ENOENT));
+    assert_eq!(twin.errors(), 0, "{}", twin.scratch.log());
+    mounts::detach_all(&twin.host.path(""));
+}
+
+/// A program of the host that has a file to itself as long as it lives. fcntl(2): F_SETLEASE, F_WRLCK
+struct Holder(Child);
+
+impl Holder {
+    fn of(path: &Path) -> Self {
+        let program = r#"$SIG{IO} = "IGNORE"; open(F, "+<", $ARGV[0]) && fcntl(F, 1024, 1) or die; print "held\n"; close(STDOUT); sleep(60)"#;
+        let mut child = Command::new("perl").args(["-e", program]).arg(path).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "held\n");
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+// postern-helper(8): "a file that a lease holder does not give up within a second gives EAGAIN"
+#[apply(promise)]
+fn a_lease_of_a_host_program_costs_a_second_and_no_more(on: Kind) {
+    let mut twin = Twin::new(on);
+    twin.host.write("f", b"hello");
+    let holder = Holder::of(&twin.host.path("f"));
+    let file = twin.pin("f");
+    let since = Instant::now();
+    assert_eq!(twin.ask(&read(), &[file.as_fd()]).map(drop), Err(Errno::EAGAIN));
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    drop(holder);
+    twin.ask(&read(), &[file.as_fd()]).unwrap();
+}
+
+// mmap(2): "EPERM  The prot argument asks for PROT_EXEC but the mapped area belongs to a file on a filesystem that was
+// mounted no-exec": ld.so(8) maps what execve(2) would
+#[apply(promise)]
+fn a_donated_program_is_not_mapped_to_be_executed(on: Kind) {
+    let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", "/lib/ld-linux-riscv64-lp64d.so.1"];
+    let loader = loaders.into_iter().find(|path| Path::new(path).exists()).unwrap();
+    let mut twin = Twin::new(on);
+    twin.host.write("f", &std::fs::read("/bin/true").unwrap());
+    let file = twin.pin("f");
+    let (_, given, _) = twin.ask(&read(), &[file.as_fd()]).unwrap();
+    let runs = |path: &Path| Command::new(loader).arg(path).output().unwrap().status.success();
+    let donated = format!("/proc/{}/fd/{}", std::process::id(), given[0].as_raw_fd());
+    assert!(!runs(Path::new(&donated)) && runs(&twin.host.path("f")));
+}
+
+// user_namespaces(7): "a process whose effective user ID matches the owner of the namespace has all capabilities in it"
+#[apply(promise)]
+fn a_process_of_the_same_user_gets_no_hold_of_warden_and_helper(on: Kind) {
+    let twin = Twin::new(on);
+    let uid = match to_host(&on.uids(), 0).unwrap() {
+        // The host's root has more than its id: there it is somebody else.
+        0 => 65_534,
+        uid => uid,
+    };
+    let mut attempts = 0;
+    for pid in [twin.warden.id(), twin.helper()] {
+        for words in ["--user", "--mount", "--net", "--user --mount --root"] {
+            let mut command = Command::new("nsenter");
+            command.args(words.split(' ')).args(["--target", &pid.to_string(), "true"]).uid(uid).gid(uid);
+            assert!(!command.output().unwrap().status.success(), "{uid} {words}");
+            attempts += 1;
+        }
+        let holds = std::thread::scope(|scope| scope.spawn(|| holds(uid, pid)).join().unwrap());
+        assert_eq!(holds, [false; 6], "{uid} {pid}");
+        attempts += holds.len();
+    }
+    tried("ways to get hold of a process of the same user", attempts);
+}
+
+/// What somebody with this id gets of a process: its memory for reading, for writing, where things lie in it, its
+/// environment, what it has open, itself by ptrace(2).
+fn holds(uid: u32, pid: u32) -> [bool; 6] {
+    let id = rustix::process::Uid::from_raw(uid);
+    rustix::thread::set_thread_res_uid(id, id, id).unwrap();
+    let opens =
+        |file: &str, write: bool| File::options().read(true).write(write).open(format!("/proc/{pid}/{file}")).is_ok();
+    let traced = ptrace::attach(Pid::from_raw(pid.cast_signed())).is_ok();
+    let listed = std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok();
+    [opens("mem", false), opens("mem", true), opens("maps", false), opens("environ", false), listed, traced]
+}
