@@ -94,8 +94,11 @@ impl Vring {
         let mut next = 0_u16;
         loop {
             let end = self.available();
-            if end == next && !polls {
-                self.sleep(next, &kicks);
+            if end == next {
+                if !polls {
+                    self.sleep(next, &kicks);
+                }
+                continue;
             }
             let start = next;
             while next != end {
