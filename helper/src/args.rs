@@ -28,7 +28,7 @@ pub(crate) struct Args {
     pub(crate) shared_dir: Option<PathBuf>,
 
     /// Share what the server at the other end of systemd's socket (LISTEN_FDS) asks for, as /etc/postern/policy.toml
-    /// lets its user
+    /// lets its user; or, with file capabilities and --sock-fd alone, whoever starts this
     #[arg(long, conflicts_with_all = ["sock_fd", "shared_dir", "uid_map", "gid_map", "readonly", "security_model", "fmode",
         "dmode", "translate_uid", "translate_gid", "identity", "allow_setid", "allow_devices", "modcaps"])]
     pub(crate) by_policy: bool,

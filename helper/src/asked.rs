@@ -1,6 +1,6 @@
 //! A share that a server has asked for, which did not start its helper: a user's, and the helper is root's.
 //!
-//! Of the one who asks the kernel's word is taken (SO_PEERCRED); of the directory, its descriptor's. A path is never
+//! Of the one who asks the kernel's word is taken (SO_PEERCRED, or who started this process); of the directory, its descriptor's. A path is never
 //! taken from him: the descriptor's own is one that leads back to the very same directory, or there is no share. The
 //! policy decides, and one line says how. postern-policy(5)
 
@@ -36,9 +36,9 @@ struct Share {
     _slot: Slot,
 }
 
-/// From the question to the last greeting.
-pub(crate) fn run(args: &Args, socket: &UnixStream) -> Started<Ending> {
-    let caller = caller(socket)?;
+/// From the question to the last greeting. Who asks is who is at the other end, unless somebody else has started this.
+pub(crate) fn run(args: &Args, socket: &UnixStream, caller: Option<Caller>) -> Started<Ending> {
+    let caller = caller.map_or_else(|| peer(socket), Ok)?;
     let share = decide(args, socket, &caller)
         .map_err(|why| Fatal::relayed(format!("uid {} gid {} is given no share: {why}", caller.uid, caller.gid)))?;
     nix::unistd::setgroups(&caller.groups.iter().copied().map(Into::into).collect::<Vec<_>>())
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, socket: &UnixStream) -> Started<Ending> {
     warden::run(&share.args, socket, share.dir, &share.identity)
 }
 
-fn caller(socket: &UnixStream) -> Started<Caller> {
+fn peer(socket: &UnixStream) -> Started<Caller> {
     let step = "learn who asks";
     let peer = getsockopt(socket, PeerCredentials).step(step)?;
     Ok(Caller { uid: peer.uid(), gid: peer.gid(), groups: sys::peer_groups(socket).step(step)? })

@@ -12,6 +12,7 @@ use clap::Parser as _;
 use postern_ipc::hello::{News, send_news};
 use postern_policy::fatal::Fatal;
 use postern_policy::journal;
+use postern_policy::rules::Caller;
 
 mod args;
 mod asked;
@@ -24,6 +25,7 @@ mod guard;
 mod identity;
 #[cfg(test)]
 mod layers;
+mod lent;
 mod mapper;
 mod model;
 mod names;
@@ -49,7 +51,10 @@ fn main() -> ExitCode {
     let activated = start::is_activated();
     sys::forget_environment();
     sys::one_heap();
-    let started = start::is_nobodys_tool().and_then(|()| run(&Args::parse(), activated));
+    let started = lent::caller(sys::has_more_than_its_caller()).and_then(|lent| match lent {
+        Some((args, caller)) => run(&args, false, Some(caller)),
+        None => run(&Args::parse(), activated, None),
+    });
     match started {
         Ok(ending) => ending.into(),
         Err(fatal) => {
@@ -59,11 +64,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, activated: bool) -> Result<Ending, Fatal> {
+/// Serves who is at the other end of a socket; `caller` is who started a process that is not his.
+fn run(args: &Args, activated: bool, caller: Option<Caller>) -> Result<Ending, Fatal> {
     let socket = start::clean(args, activated)?;
     journal::open(PROGRAM, args.log_level, args.syslog)?;
+    if caller.is_some() {
+        start::mute()?;
+    }
     args.warn_of_weakness();
-    let ended = if args.by_policy { asked::run(args, &socket) } else { told(args, &socket) };
+    let ended = if args.by_policy { asked::run(args, &socket, caller) } else { told(args, &socket) };
     if let Err(fatal) = &ended {
         if args.syslog {
             log::error!("{fatal}");

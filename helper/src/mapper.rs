@@ -4,12 +4,13 @@
 //! and never through $PATH; one id, his own, he may write himself.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::unistd::setfsuid;
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::host::{HostGid, HostUid};
 use postern_policy::idmap::{IdMap, IdMaps};
@@ -100,12 +101,21 @@ impl Process {
     }
 
     fn put(&self, file: &str, text: &str) -> Result<(), Fatal> {
+        let open = || fs::OpenOptions::new().write(true).open(self.path(file));
+        let opened = match open() {
+            // It is its user's, and a helper that is root's need not have CAP_DAC_OVERRIDE.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                let HostUid(owner) = self.ids()?.0;
+                let own = setfsuid(owner.into());
+                let opened = open();
+                setfsuid(own);
+                opened
+            }
+            opened => opened,
+        };
         // The kernel takes a map in one write only.
-        fs::OpenOptions::new()
-            .write(true)
-            .open(self.path(file))
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .step(format!("write \"{}\" to {}", text.trim_end().escape_debug(), self.shown(file)))
+        let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.step(format!("write \"{}\" to {}", text.trim_end().escape_debug(), self.shown(file)))
     }
 
     fn path(&self, file: &str) -> String {

@@ -1,4 +1,5 @@
-//! What this process was started with is hostile: descriptors, environment, signals, limits, file mode mask.
+//! What this process was started with is hostile: descriptors, environment, signals, limits, file mode mask; where its
+//! caller is not who has a say in it, timers, importance and terminal too.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -22,16 +23,6 @@ pub(crate) fn is_activated() -> bool {
     says("LISTEN_PID", std::process::id()) && says("LISTEN_FDS", 1)
 }
 
-/// Nobody but the user who is served has a say in how a program is started that has more privileges than he.
-pub(crate) fn is_nobodys_tool() -> Result<(), Fatal> {
-    if !sys::has_more_than_its_caller() {
-        return Ok(());
-    }
-    Err(Fatal::new("serve", "it has more privileges than who starts it").hint(
-        "take its set-id bits or file capabilities away; ordinary users have the helper's socket, see --by-policy",
-    ))
-}
-
 /// Forgets what the caller left and keeps the socket he gave.
 pub(crate) fn clean(args: &Args, activated: bool) -> Result<UnixStream, Fatal> {
     let socket = match args.sock_fd {
@@ -47,7 +38,15 @@ pub(crate) fn clean(args: &Args, activated: bool) -> Result<UnixStream, Fatal> {
     rustix::process::umask(Mode::from_raw_mode(0o077));
     rustix::process::chdir("/").step("leave the working directory of its caller")?;
     limit::no_core()?;
-    limit::largest_files()?;
+    if args.by_policy {
+        sys::forget_timers().step("stop the timers of its caller")?;
+        sys::forget_importance().step("be no more important than others")?;
+        // Who leads its process group stays at its terminal, which can end or stop a share of its caller's only.
+        let _ = rustix::process::setsid();
+        limit::lift()?;
+    } else {
+        limit::largest_files()?;
+    }
     limit::descriptors(args.rlimit_nofile)?;
     silence(args.explain)?;
     Ok(socket)
@@ -79,12 +78,22 @@ fn socket(number: RawFd, shown: &str) -> Result<UnixStream, Fatal> {
 /// Nothing is read from the standard input, and written to the standard output only what it is to explain. In their place
 /// is the end of a pipe that has no other: /dev/null is the host's, and who may change modes could change its.
 fn silence(explains: bool) -> Result<(), Fatal> {
-    let (nothing, _) = std::io::pipe().step("make an empty pipe")?;
+    let nothing = nothing()?;
     nix::unistd::dup2_stdin(&nothing).step("close the standard input")?;
     if explains {
         return Ok(());
     }
     nix::unistd::dup2_stdout(&nothing).step("close the standard output")
+}
+
+/// The standard error output is a hostile caller's; there is the system's log.
+pub(crate) fn mute() -> Result<(), Fatal> {
+    nix::unistd::dup2_stderr(nothing()?).step("close the standard error output")
+}
+
+fn nothing() -> Result<std::io::PipeReader, Fatal> {
+    let (nothing, _) = std::io::pipe().step("make an empty pipe")?;
+    Ok(nothing)
 }
 
 /// The directory to share, by O_PATH.

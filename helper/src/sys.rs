@@ -48,6 +48,37 @@ pub(crate) fn forget_signals() -> Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
+/// No timer of the caller's goes off. setitimer(2): "preserved" by execve(2)
+pub(crate) fn forget_timers() -> Result<()> {
+    let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let never = libc::itimerval { it_interval: never, it_value: never };
+    for timer in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
+        // SAFETY: the kernel only reads the new value, and writes no old one to a null pointer.
+        if unsafe { libc::setitimer(timer, &raw const never, std::ptr::null_mut()) } != 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+    }
+    Ok(())
+}
+
+/// No more CPU and disk than for others whom nobody prefers. Who is less important stays so: it is his share. sched(7)
+pub(crate) fn forget_importance() -> Result<()> {
+    // SAFETY: reads a number of this thread.
+    let class = unsafe { libc::sched_getscheduler(0) };
+    let (class, reset) = (class & !libc::SCHED_RESET_ON_FORK, class & libc::SCHED_RESET_ON_FORK);
+    if [libc::SCHED_FIFO, libc::SCHED_RR, libc::SCHED_DEADLINE].contains(&class) {
+        let ordinary = libc::sched_param { sched_priority: 0 };
+        // SAFETY: the kernel only reads the parameter.
+        if unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER | reset, &raw const ordinary) } != 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+    }
+    if rustix::process::getpriority_process(None)? < 0 {
+        rustix::process::setpriority_process(None, 0)?;
+    }
+    Ok(())
+}
+
 /// The supplementary groups of who connected to a Unix socket. unix(7): SO_PEERGROUPS
 pub(crate) fn peer_groups(socket: impl AsFd) -> Result<Vec<libc::gid_t>> {
     let socket = socket.as_fd().as_raw_fd();

@@ -25,7 +25,7 @@ pub(crate) struct Walls<'a> {
     pub(crate) told: bool,
 }
 
-const fn need(capability: Capability, why: &'static str) -> Need {
+pub(crate) const fn need(capability: Capability, why: &'static str) -> Need {
     Need { capability, why }
 }
 

@@ -76,7 +76,7 @@ pub fn descriptor() -> Option<BorrowedFd<'static>> {
 fn connect() -> Result<UnixDatagram, Fatal> {
     let step = || format!("reach the system's log at {SOCKET}");
     let socket = UnixDatagram::unbound().step(step())?;
-    socket.connect(SOCKET).step(step()).map_err(|fatal| fatal.hint("leave --syslog out"))?;
+    socket.connect(SOCKET).step(step()).map_err(|fatal| fatal.hint("start a system log, or leave --syslog out"))?;
     Ok(socket)
 }
 

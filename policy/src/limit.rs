@@ -33,6 +33,33 @@ pub fn largest_files() -> Result<(), Fatal> {
     setrlimit(Resource::Fsize, Rlimit { current: maximum, maximum }).step("lift the limit on file sizes")
 }
 
+/// What a hostile caller may have limited, and how much of it serving takes.
+const LIMITS: [(Resource, &str, u64); 7] = [
+    (Resource::Fsize, "file sizes", 0),
+    (Resource::Data, "data", 256 << 20),
+    (Resource::As, "address space", 256 << 20),
+    (Resource::Stack, "the stack", 1 << 20),
+    (Resource::Nofile, "open descriptors", 256),
+    (Resource::Cpu, "CPU time, in seconds", 60),
+    (Resource::Nproc, "processes", 0),
+];
+
+/// All limits of a caller are lifted as far as he may; one that leaves too little refuses him.
+///
+/// # Errors
+/// Says which leaves too little.
+pub fn lift() -> Result<(), Fatal> {
+    for (resource, what, least) in LIMITS {
+        let maximum = getrlimit(resource).maximum;
+        let step = || format!("serve within its caller's limit on {what}");
+        if let Some(limit) = maximum.filter(|limit| *limit < least) {
+            return Err(Fatal::new(step(), format!("it is {limit}, at least {least} are needed")));
+        }
+        setrlimit(resource, Rlimit { current: maximum, maximum }).step(step())?;
+    }
+    Ok(())
+}
+
 fn both(resource: Resource, limit: u64) -> rustix::io::Result<()> {
     setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
 }

@@ -183,23 +183,42 @@ pub struct P9WayArgs {
 /// Ways without a VMM.
 const STREAMS: [&str; 3] = ["listen", "stream_fd", "stdio"];
 
+/// What a policy decides, or a helper that is there already has been told.
+const DECIDED: [&str; 12] = [
+    "sock_fd",
+    "uid_map",
+    "gid_map",
+    "translate_uid",
+    "translate_gid",
+    "identity",
+    "xattrmap",
+    "allow_setid",
+    "allow_devices",
+    "mknod",
+    "modcaps",
+    "max_rate",
+];
+
 /// Which directory is shared and how: told to the helper, or known to it already.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The share")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub struct ShareArgs {
     /// Share this directory: starts a helper for it
     #[arg(long, value_name = "DIR", required_unless_present = "sock_fd")]
     pub shared_dir: Option<PathBuf>,
     /// A helper is at the other end of this socket already; it knows the directory and what is allowed
     #[arg(long, value_name = "N", conflicts_with_all =
-        ["shared_dir", "helper", "uid_map", "gid_map", "translate_uid", "translate_gid", "identity", "readonly",
+        ["shared_dir", "helper", "by_policy", "uid_map", "gid_map", "translate_uid", "translate_gid", "identity", "readonly",
          "security_model", "fmode", "dmode", "xattrmap", "allow_setid", "allow_devices", "mknod", "modcaps", "max_rate"])]
     pub sock_fd: Option<RawFd>,
     /// A helper of root's is behind this socket; it shares what the host's policy lets this user, with his ids
-    #[arg(long, value_name = "PATH", requires = "shared_dir", conflicts_with_all =
-        ["sock_fd", "helper", "uid_map", "gid_map", "translate_uid", "translate_gid", "identity", "xattrmap",
-         "allow_setid", "allow_devices", "mknod", "modcaps", "max_rate"])]
+    #[arg(long, value_name = "PATH", requires = "shared_dir", conflicts_with = "helper", conflicts_with_all = DECIDED)]
     pub helper_socket: Option<PathBuf>,
+    /// The helper has capabilities of its file's, and is started for this user; it shares what the host's policy lets him,
+    /// with his ids
+    #[arg(long, requires = "shared_dir", conflicts_with = "helper_socket", conflicts_with_all = DECIDED)]
+    pub by_policy: bool,
     /// The helper's program [default: postern-helper beside this one, else in libexec]
     #[arg(long, value_name = "PATH")]
     pub helper: Option<PathBuf>,

@@ -155,7 +155,8 @@ fn find_group(name: &str) -> Result<nix::unistd::Gid, Fatal> {
 pub fn helper(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option<Child>), Fatal> {
     match (share.sock_fd, &share.helper_socket) {
         (Some(number), _) => Ok((passed(number)?, None)),
-        (None, Some(path)) => Ok((ask(path, share)?, None)),
+        (None, Some(path)) => Ok((ask(connect(path)?, share)?, None)),
+        (None, None) if share.by_policy => lent(share),
         (None, None) => start(share, process),
     }
 }
@@ -175,8 +176,14 @@ fn passed(number: RawFd) -> Result<UnixStream, Fatal> {
     }
 }
 
+fn connect(path: &Path) -> Result<UnixStream, Fatal> {
+    let step = || format!("reach a helper at {} (--helper-socket)", path.display());
+    let hint = "enable postern-helper.socket there, and see who may connect";
+    UnixStream::connect(path).step(step()).map_err(|fatal| fatal.hint(hint))
+}
+
 /// Asks for the share; the helper is told by a descriptor what this process can reach itself.
-fn ask(path: &Path, share: &ShareArgs) -> Result<UnixStream, Fatal> {
+fn ask(socket: UnixStream, share: &ShareArgs) -> Result<UnixStream, Fatal> {
     let shown = share.shared_dir.as_deref().unwrap_or(Path::new(""));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = open(shown, flags, Mode::empty()).step(format!("open the shared directory {}", shown.display()))?;
@@ -187,14 +194,10 @@ fn ask(path: &Path, share: &ShareArgs) -> Result<UnixStream, Fatal> {
         fmode: read("--fmode", share.fmode.as_ref(), Permissions::permissions)?,
         dmode: read("--dmode", share.dmode.as_ref(), Permissions::permissions)?,
     };
-    let step = || format!("reach a helper at {} (--helper-socket)", path.display());
-    let socket = UnixStream::connect(path)
-        .step(step())
-        .map_err(|fatal| fatal.hint("enable postern-helper.socket there, and see who may connect"))?;
     match send_ask(&socket, &ask, dir.as_fd()) {
         // One that has ended may have said why.
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(socket),
-        Err(errno) => Err(Fatal::new(step(), errno)),
+        Err(errno) => Err(Fatal::new("ask the helper for the share", errno)),
     }
 }
 
@@ -208,13 +211,33 @@ fn read<T>(
     text.map(|text| parse(text).map_err(|why| wrong(text, why))).transpose()
 }
 
+/// Starts one that is not this user's, who may say no more than this, and asks it.
+fn lent(share: &ShareArgs) -> Result<(UnixStream, Option<Child>), Fatal> {
+    let (socket, child) = spawn(share, &["--by-policy"], |_| {})?;
+    Ok((ask(socket, share)?, Some(child)))
+}
+
 fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option<Child>), Fatal> {
+    let (socket, child) = spawn(share, &[], |command| tell(command, share, process))?;
+    Ok((socket, Some(child)))
+}
+
+/// A helper with a socket to here: what it is told `first`, and what `more` tells it.
+fn spawn(share: &ShareArgs, first: &[&str], more: impl FnOnce(&mut Command)) -> Result<(UnixStream, Child), Fatal> {
     let program = share.helper.clone().map_or_else(find, Ok)?;
     let step = || format!("start the helper {}", program.display());
     let (ours, theirs) = UnixStream::pair().step(step())?;
     rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).step(step())?;
     let mut command = Command::new(&program);
-    command.arg("--sock-fd").arg(theirs.as_raw_fd().to_string());
+    command.args(first).arg("--sock-fd").arg(theirs.as_raw_fd().to_string());
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    more(&mut command);
+    let child = command.spawn().step(step()).map_err(|fatal| fatal.hint("name its program by --helper"))?;
+    Ok((ours, child))
+}
+
+/// What it shares, and how.
+fn tell(command: &mut Command, share: &ShareArgs, process: &ProcessArgs) {
     command.args(share.shared_dir.iter().flat_map(|dir| ["--shared-dir".as_ref(), dir.as_os_str()]));
     let ranges = [
         ("--uid-map", &share.uid_map),
@@ -247,10 +270,9 @@ fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option
     command.args(switches.iter().filter(|(_, on)| *on).map(|(option, _)| option));
     command.arg("--seccomp").arg(process.seccomp.to_string());
     command.arg("--log-level").arg(process.log_level.to_string().to_lowercase());
-    let out = if process.explain { std::process::Stdio::inherit() } else { std::process::Stdio::null() };
-    command.stdin(std::process::Stdio::null()).stdout(out);
-    let child = command.spawn().step(step()).map_err(|fatal| fatal.hint("name its program by --helper"))?;
-    Ok((ours, Some(child)))
+    if process.explain {
+        command.stdout(std::process::Stdio::inherit());
+    }
 }
 
 /// Beside this program, else where packages put it; never by $PATH.

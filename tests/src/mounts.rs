@@ -41,7 +41,7 @@ pub fn share(at: &Path) {
 /// A /dev of its own: the devices of the one that was there, and nothing else.
 pub fn devices(place: &Path) {
     memory(place, (0, 0));
-    for name in ["null", "zero", "urandom"] {
+    for name in ["null", "zero", "full", "urandom"] {
         std::fs::write(place.join(name), "").expect("own directory");
         bind(&Path::new("/dev").join(name), &place.join(name));
     }

@@ -95,9 +95,7 @@ impl Systemd {
     /// When nobody listens.
     pub fn ask(&self, who: (Uid, Gid, &[u32]), dir: impl AsFd) -> UnixStream {
         let socket = self.connect(who.0, who.1, who.2);
-        let ask = Ask { version: VERSION, readonly: false, model: Model::Passthrough, fmode: None, dmode: None };
-        // An instance may have refused by then, whatever is asked.
-        let _ = send_ask(&socket, &ask, dir.as_fd());
+        ask(&socket, dir);
         socket
     }
 
@@ -121,6 +119,13 @@ impl Systemd {
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// Asks for a directory as a server does.
+pub fn ask(socket: &UnixStream, dir: impl AsFd) {
+    let ask = Ask { version: VERSION, readonly: false, model: Model::Passthrough, fmode: None, dmode: None };
+    // A helper may have refused by then, whatever is asked.
+    let _ = send_ask(socket, &ask, dir.as_fd());
 }
 
 /// Does something as another user, in a thread of its own.

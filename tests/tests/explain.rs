@@ -149,8 +149,12 @@ fn what_cannot_be_shared_cannot_be_explained(on: Kind) {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{told}");
     assert!(told.lines().any(|line| line.starts_with("postern-server: cannot ")), "{told}");
     assert!(told.ends_with("cannot explain the share: it could not be started; its own message says why\n"), "{told}");
-    let mut command = Command::new(bin_dir().join("postern"));
-    let output = command.args(["explain", "virtiofs", "--sock-fd=3", "--fd=4"]).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    for helper in [&["--sock-fd=3"][..], &["--helper-socket=/s", "--shared-dir=/"], &["--by-policy", "--shared-dir=/"]]
+    {
+        let mut command = Command::new(bin_dir().join("postern"));
+        let output = command.args(["explain", "virtiofs", "--fd=4"]).args(helper).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+        assert!(told.contains("whose helper takes no orders"), "{told}");
+    }
 }

@@ -62,8 +62,9 @@ pub fn explain(server: &Path, frontend: &Frontend, words: &[OsString]) -> Result
         Frontend::P9(args) => (&args.share, args.way.is_stream()),
         Frontend::Proxy(args) => (&args.share, false),
     };
-    let ShareArgs { sock_fd: None, .. } = share else {
-        return Err(Fatal::new("explain a share whose helper is there already (--sock-fd)", "it cannot be asked")
+    let ShareArgs { sock_fd: None, helper_socket: None, by_policy: false, .. } = share else {
+        let step = "explain a share whose helper takes no orders (--sock-fd, --helper-socket, --by-policy)";
+        return Err(Fatal::new(step, "it cannot be asked")
             .hint("name the directory by --shared-dir, and options of postern-helper as postern-server has them"));
     };
     let step = || format!("start {}", server.display());
