@@ -56,9 +56,9 @@ struct Args {
     /// Rounds of real work in a guest, in each of which all servers take turns
     #[arg(long, value_name = "N", default_value_t = 3)]
     guest_rounds: usize,
-    /// The source tree that a guest works with, a tar file
-    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/tree.tar"))]
-    tree: PathBuf,
+    /// A source tree that a guest works with, a tar file; by default a kernel's and busybox's, which all servers can hold
+    #[arg(long, value_name = "FILE", default_values = TREES)]
+    tree: Vec<PathBuf>,
     /// Only tables whose titles contain this
     #[arg(long, value_name = "TITLE", default_value = "")]
     table: String,
@@ -118,7 +118,13 @@ enum Section {
 /// Where figures are kept.
 const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches");
 
-/// Where the trees are.
+/// What a guest works with.
+const TREES: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/linux.tar"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/uml/busybox.tar"),
+];
+
+/// Where the shares are.
 const PLACES: [(&str, &str); 2] = [("tmpfs", "/dev/shm"), ("disk", DISK)];
 
 fn main() {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use postern_tests::Kind;
-use postern_tests::guest::{Guest, Kernel};
+use postern_tests::guest::{Guest, Kernel, Outcome};
 use postern_tests::share::Scratch;
 
 use crate::contestant::{SERVERS, Server};
@@ -33,12 +33,18 @@ const WORKS: [(&str, &str); 6] = [
     ("rm -rf", "rm -rf tree"),
 ];
 
-/// The table.
+/// A table for each tree.
 pub fn run(args: &Args, tell: &mut impl FnMut(String)) {
-    let title = "real work in a guest: tmpfs, User-Mode Linux";
-    if !title.contains(&args.table) {
-        return;
+    for tree in &args.tree {
+        let name = tree.file_stem().unwrap_or_default().display();
+        let title = format!("real work in a guest: {name}, tmpfs, User-Mode Linux");
+        if title.contains(&args.table) {
+            tell(compare(&title, tree, args));
+        }
     }
+}
+
+fn compare(title: &str, tree: &Path, args: &Args) -> String {
     let servers: Vec<_> = SERVERS
         .into_iter()
         .filter_map(|server| match server {
@@ -49,12 +55,12 @@ pub fn run(args: &Args, tell: &mut impl FnMut(String)) {
     let servers = if args.alone { &servers[..1] } else { &servers };
     let aim = Aim { time: Some(AIM), cpu: None };
     let mut rows = WORKS.map(|(name, _)| Row::new(name, Unit::Seconds, aim, servers.len()));
-    let sources = Sources::prepare(&args.tree);
+    let sources = Sources::prepare(tree);
     for round in 0..args.guest_rounds {
         for turn in 0..servers.len() {
             let who = (round + turn) % servers.len();
-            let (_, kind, own) = servers[who];
-            for (row, sample) in rows.iter_mut().zip(work(kind, own, &sources)) {
+            let (name, kind, own) = servers[who];
+            for (row, sample) in rows.iter_mut().zip(work(name, kind, own, &sources)) {
                 row.samples[who].push(sample);
             }
         }
@@ -62,10 +68,8 @@ pub fn run(args: &Args, tell: &mut impl FnMut(String)) {
     let columns = Columns { servers: servers.iter().map(|(name, ..)| *name).collect(), floor: false };
     let good = rows.iter().filter(|row| row.ratio(servers.len()).is_some_and(|ratio| ratio <= MOST.0)).count();
     let (most, wanted) = MOST;
-    tell(
-        table(title, &columns, &rows)
-            + &format!("\n{good} of {} are at most {most:.2}; the aim is {wanted}.\n", rows.len()),
-    );
+    let table = table(title, &columns, &rows);
+    format!("{table}\n{good} of {} are at most {most:.2}; the aim is {wanted}.\n", rows.len())
 }
 
 /// Of the share, and where the guest has it.
@@ -106,8 +110,8 @@ impl Sources {
     }
 }
 
-/// Does all work once.
-fn work(kind: Kind, own: &[&str], sources: &Sources) -> Vec<Sample> {
+/// Does all work once, up to what the server does not bring about.
+fn work(name: &str, kind: Kind, own: &[&str], sources: &Sources) -> Vec<Sample> {
     let setup = own.iter().fold(kind.setup().below(PLACES[0].1), |setup, arg| setup.arg(arg));
     let knows_tag = kind != Kind::CVirtiofsd;
     let server = if knows_tag { setup.tag(TAG) } else { setup }.start();
@@ -120,11 +124,19 @@ fn work(kind: Kind, own: &[&str], sources: &Sources) -> Vec<Sample> {
     }
     let mut guest = Guest::boot_at(Kernel::Uml, Kind::Mapped, &[(TAG, &socket)]);
     let processes = cpu::family(server.child.id());
-    let sample = |(_, script): &(&str, &str)| {
+    let mut samples = Vec::new();
+    for (what, script) in WORKS {
         guest.ok("sync; echo 3 >/proc/sys/vm/drop_caches");
+        let script = format!("cd /{TAG}; PATH=/usr/bin HOME=/tmp LC_ALL=C /usr/bin/bash -e <<'END'\n{script}\nEND");
         let (start, spent) = (Instant::now(), cpu::spent(&processes));
-        guest.ok(&format!("cd /{TAG}; PATH=/usr/bin HOME=/tmp LC_ALL=C /usr/bin/bash -e <<'END'\n{script}\nEND"));
-        Sample { time: start.elapsed().as_secs_f64(), cpu: (cpu::spent(&processes) - spent).as_secs_f64() }
-    };
-    WORKS.iter().map(sample).collect()
+        let Outcome { status, text } = guest.run(&script);
+        if status != 0 {
+            println!("{name} does not {what}: {}", text.lines().last().unwrap_or_default());
+            break;
+        }
+        samples
+            .push(Sample { time: start.elapsed().as_secs_f64(), cpu: (cpu::spent(&processes) - spent).as_secs_f64() });
+    }
+    samples.resize(WORKS.len(), Sample::NEVER);
+    samples
 }

@@ -16,6 +16,11 @@ pub struct Sample {
     pub cpu: f64,
 }
 
+impl Sample {
+    /// Of what was not brought about.
+    pub const NEVER: Self = Self { time: f64::INFINITY, cpu: f64::INFINITY };
+}
+
 /// Ratios to be reached, if any is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Aim {
@@ -129,8 +134,11 @@ fn verdict(values: &[f64], aim: Option<f64>, floor: Option<f64>) -> String {
     format!("≤ {aim:.2}: {word}")
 }
 
-/// Three digits.
+/// Three digits; a dash for what is none.
 pub fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".into();
+    }
     let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.decimals$}")
 }
