@@ -57,7 +57,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 3)]
     guest_rounds: usize,
     /// A source tree that a guest works with, a tar file; by default a kernel's and busybox's, which all servers can hold
-    #[arg(long, value_name = "FILE", default_values = TREES)]
+    #[arg(long, value_name = "FILE", default_values = TREES, value_parser = whole_path)]
     tree: Vec<PathBuf>,
     /// Only tables whose titles contain this
     #[arg(long, value_name = "TITLE", default_value = "")]
@@ -96,6 +96,12 @@ impl Args {
     fn rounds(&self, servers: usize) -> usize {
         self.rounds.div_ceil(servers)
     }
+}
+
+/// The benchmark does not run where it was called.
+fn whole_path(path: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    if path.is_absolute() { Ok(path) } else { Err("its whole path is needed".into()) }
 }
 
 /// A part of the run.
