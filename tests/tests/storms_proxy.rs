@@ -185,6 +185,22 @@ fn a_qemu_that_breaks_off_at_any_byte_ends_the_program(on: Kind) {
     tried("QEMUs that break off", attempts);
 }
 
+// QEMU takes the end of a connection for the answer to an OPEN: what was asked is answered first, whatever comes behind it.
+#[apply(promise)]
+fn what_comes_before_a_request_longer_than_any_is_answered(on: Kind) {
+    let mut proxy = Proxy::serve(Postern(on), &[]);
+    plant(&proxy);
+    let file = Arg::S(b"//f");
+    let good = [(kind::LSTAT, payload(&[file])), (kind::OPEN, payload(&[Arg::S(b"//none"), Arg::D(0)]))];
+    let mut bytes: Vec<_> = good.iter().flat_map(|(number, payload)| request(*number, payload)).collect();
+    bytes.extend(kind::OPEN.to_ne_bytes().into_iter().chain((MOST as u32 + 1).to_ne_bytes()));
+    assert!(proxy.send(&bytes));
+    assert_eq!(proxy.answer().map(|stat| stat.len()), Ok(116));
+    assert_eq!(proxy.opened().map(drop), Err(nix::errno::Errno::ENOENT));
+    assert_eq!(proxy.ended(), Some(1));
+    assert_eq!(proxy.log().matches("a request is longer than 64 KiB").count(), 1, "{}", proxy.log());
+}
+
 // Half of a request may be all there is for a while: nobody spins meanwhile.
 #[apply(promise)]
 fn half_a_request_costs_no_time(on: Kind) {

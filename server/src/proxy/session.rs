@@ -29,11 +29,19 @@ const WAITING_MAX: usize = 64 * 1024;
 pub fn serve<F: Fs>(fs: &F, qemu: UnixStream) -> std::result::Result<(), &'static str> {
     let (mut requests, mut answers) = (Requests::new(), Vec::new());
     loop {
-        let Some((kind, payload)) = requests.next()? else {
-            if send(&qemu, &mut answers).is_err() || !requests.receive(&qemu)? {
-                return Ok(());
+        let (kind, payload) = match requests.next() {
+            Ok(Some(request)) => request,
+            Ok(None) => {
+                if send(&qemu, &mut answers).is_err() || !requests.receive(&qemu)? {
+                    return Ok(());
+                }
+                continue;
             }
-            continue;
+            Err(why) => {
+                // Whether QEMU is there to hear it makes no difference.
+                let _ = send(&qemu, &mut answers);
+                return Err(why);
+            }
         };
         let watch = stats::watch();
         let (name, answer) = dispatch(fs, kind, payload);
