@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use postern_server::p9::message::*;
+use postern_server::p9::wire::Text;
 use postern_tests::hostile::{Dice, assert_short, is_its_turn, p9_messages, tried, write_until_full};
 use postern_tests::p9::frame;
 use postern_tests::prelude::*;
@@ -35,9 +36,14 @@ struct Storm {
 
 impl Storm {
     fn over(on: Kind) -> Self {
+        Self::with(on, &[])
+    }
+
+    fn with(on: Kind, more: &[&str]) -> Self {
         let scratch = Scratch::new(on, false);
         Host::new(scratch.path("share"), on).write("f", &[b'x'; 1 << 20]);
-        let server = listen(on, &scratch, &["--trust-client", "--xattr", &format!("--clients={SLOTS}")]);
+        let slots = format!("--clients={SLOTS}");
+        let server = listen(on, &scratch, &[&["--trust-client", "--xattr", &slots], more].concat());
         let bystander = Client::connect(&scratch);
         let guests: Vec<_> = (1..SLOTS).map(|_| mounted(&scratch)).collect();
         let before = (memory(server.0.id()), descriptors(server.0.id()));
@@ -278,4 +284,40 @@ fn descriptors_that_come_with_a_message_are_not_taken(on: Kind) {
     }
     tried("descriptors of a client's", attempts);
     storm.assert_calm();
+}
+
+// postern-server(1): --rlimit-nofile: a client who wants more than there is gets ENFILE, and keeps nobody out
+#[apply(promise)]
+fn a_client_that_opens_all_there_is_keeps_nobody_out(on: Kind) {
+    let storm = Storm::with(on, &["--rlimit-nofile=512"]);
+    let greedy = Client::connect(&storm.scratch);
+    let root = greedy.attach(0).unwrap();
+    let mut attempts = 0;
+    let refused = (0..3000).find_map(|_| {
+        attempts += 1;
+        greedy.open(root, "f", O_RDONLY).err()
+    });
+    assert_eq!(refused, Some(ENFILE));
+    // Files without a name are as many descriptors that are never given back.
+    let dir = greedy.walk(root, "").unwrap();
+    for _ in 0..50 {
+        attempts += 1;
+        let unlink = Tunlinkat { dirfd: dir, name: Text(b"gone"), flags: 0 };
+        let fid = greedy.walk(root, "").unwrap();
+        let flags = (O_RDWR | O_CREAT | O_EXCL) as u32;
+        let create = Tlcreate { fid, name: Text(b"gone"), flags, mode: 0o600, gid: 0 };
+        if greedy.call::<_, Rlcreate>(&create).is_ok() {
+            greedy.call::<_, Runlinkat>(&unlink).unwrap();
+        }
+    }
+    storm.assert_served();
+    for _ in 0..5 {
+        let other = Client::connect(&storm.scratch);
+        let root = other.attach(0).unwrap();
+        let walked = other.walk(root, "f").unwrap();
+        other.call::<_, Rgetattr>(&Tgetattr { fid: walked, request_mask: 0 }).unwrap();
+    }
+    tried("files opened by one client", attempts);
+    drop(greedy);
+    assert!(mounted(&storm.scratch).write(b"").is_ok());
 }
