@@ -156,6 +156,50 @@ fn neither_warden_nor_helper_opens_anything_of_another_process_or_of_the_kernel(
     tried("files of processes and of the kernel", attempts);
 }
 
+/// How many ways lead from the /proc that a process holds to files of the host, of how many.
+fn ways_out(twin: &Twin, who: Who) -> (usize, usize) {
+    let pid = who.of(twin);
+    let held = if who == Who::Warden { "/proc".into() } else { format!("/proc/{pid}/fd") };
+    let dir = descriptor_of(pid, Path::new(&held));
+    let canary = twin.scratch.path("outside/canary");
+    let mut puppet = Puppet::hold(pid);
+    // As the library has it, with O_LARGEFILE.
+    let pinned = (libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC | 0o100_000) as u64;
+    let links = ["self/root", "self/cwd", "1/root", "thread-self/root"].map(|link| format!("{link}/"));
+    let (mut found, mut tried) = (0, 0);
+    for way in (0..8).map(|up| "../".repeat(up)).chain(links) {
+        for path in [canary.to_str().unwrap(), "/etc/passwd"] {
+            let name = puppet.put(format!("{way}{}\0", &path[1..]).as_bytes());
+            // The mode that it has.
+            for (number, argument) in [(libc::SYS_openat, pinned), (libc::SYS_fchmodat, 0o644)] {
+                match puppet.call(Door::Own, number as u64, [dir, name, argument, 0, 0, 0]) {
+                    Fate::Returned(0..) => found += 1,
+                    fate => assert!(matches!(fate, Fate::Returned(_)), "{way}{path}: {fate:?}"),
+                }
+                tried += 1;
+            }
+        }
+    }
+    (found, tried)
+}
+
+// pivot_root(2), path_resolution(7): from the /proc that both hold no way leads up to what their root was
+#[apply(promise)]
+fn neither_warden_nor_helper_finds_a_way_out_of_their_empty_root(on: Kind) {
+    let mut attempts = 0;
+    for who in [Who::Warden, Who::Helper] {
+        let (found, of) = ways_out(&Twin::new(on), who);
+        assert_eq!(found, 0, "{who:?}");
+        assert_ne!(
+            ways_out(&Twin::with(on, &["--no-empty-root"]), who).0,
+            0,
+            "{who:?}: without that wall there is one"
+        );
+        attempts += of;
+    }
+    tried("ways out of an empty root", attempts);
+}
+
 /// A process of the user that root of the share is on the host.
 fn bystander(on: Kind) -> Child {
     let mut command = Command::new("sleep");
