@@ -16,9 +16,18 @@ pub static ALLOWED: LazyLock<Vec<usize>> = LazyLock::new(|| {
 
 /// From now on this thread, and what it starts, runs on `cpu` alone.
 pub fn pin(cpu: usize) {
+    stay_on(&[cpu]);
+}
+
+/// On all of them again.
+pub fn free() {
+    stay_on(&ALLOWED);
+}
+
+fn stay_on(cpus: &[usize]) {
     let mut set = CpuSet::new();
-    set.set(cpu).expect("in range");
-    sched_setaffinity(Pid::from_raw(0), &set).expect("an allowed CPU");
+    cpus.iter().for_each(|&cpu| set.set(cpu).expect("in range"));
+    sched_setaffinity(Pid::from_raw(0), &set).expect("allowed CPUs");
 }
 
 /// A process and all its descendants.

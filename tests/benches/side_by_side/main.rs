@@ -138,7 +138,7 @@ fn main() {
         return floor::serve();
     }
     let args = Args::parse();
-    LazyLock::force(&cpu::ALLOWED);
+    LazyLock::force(&cpu::ALLOWED); // before anything is pinned
     let conditions = Conditions::now();
     println!("{conditions}");
     let mut tables = Vec::new();
@@ -148,6 +148,7 @@ fn main() {
     };
     for section in Section::value_variants() {
         if args.sections.is_empty() || args.sections.contains(section) {
+            cpu::free();
             match section {
                 Section::Requests => requests::run(&args, &mut tell),
                 Section::Depth => requests::depth(&args, &mut tell),
