@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use postern_ipc::Errno;
-use postern_ipc::ask::{Ask, receive_ask};
+use postern_ipc::ask::{Ask, MapText, receive_ask};
 use postern_ipc::attr::Mode as Bits;
 use postern_ipc::hello::VERSION;
 use postern_policy::fatal::{Fatal, Started, Step as _};
 use postern_policy::rules::{self, Caller, Grant, Host};
+use postern_policy::xattrmap::{BadXattrMap, XattrMap};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::args::Args;
@@ -62,7 +63,9 @@ fn decide(args: &Args, socket: &UnixStream, caller: &Caller) -> Started<Share> {
     let grant = policy.judge(caller, &path, &Host);
     let grant = grant.map_err(|why| Fatal::new(format!("share {}", path.display()), why))?;
     let identity = Identity::of_caller(caller, &grant.ids)?;
+    let xattrmap = map(args, ask.xattrmap)?;
     let args = Args {
+        xattrmap,
         shared_dir: Some(path),
         readonly: ask.readonly || grant.readonly,
         security_model: ask.model.into(),
@@ -84,6 +87,19 @@ fn check(ask: &Ask) -> Started<()> {
         return Err(Fatal::new(step, "--fmode and --dmode must be up to 777"));
     }
     Ok(())
+}
+
+/// A caller may have names of attributes become others, as the kernel judges what comes of them by his ids; but not where
+/// who runs this has said himself what they become.
+fn map(args: &Args, asked: Option<MapText>) -> Started<Option<XattrMap>> {
+    let step = "use the map of attributes asked for (--xattrmap)";
+    match (&args.xattrmap, asked) {
+        (own, None) => Ok(own.clone()),
+        (Some(_), Some(_)) => {
+            Err(Fatal::new(step, "the helper's own command line has one").hint("leave --xattrmap out"))
+        }
+        (None, Some(text)) => String::from(text).parse().map(Some).map_err(|why: BadXattrMap| Fatal::new(step, why)),
+    }
 }
 
 /// The directory that a descriptor is of, by O_PATH, and where it is. Other mount namespaces have other directories at
@@ -113,12 +129,13 @@ fn place(descriptor: &OwnedFd) -> Started<(OwnedFd, PathBuf)> {
 /// The line for who wants to know later what was shared.
 fn tell(args: &Args, caller: &Caller, grant: &Grant, identity: &Identity) {
     log::info!(
-        "uid {} gid {} is given {:?}, {}, {}, uids {}, gids {}, by {}",
+        "uid {} gid {} is given {:?}, {}, {}{}, uids {}, gids {}, by {}",
         caller.uid,
         caller.gid,
         args.shared_dir.as_deref().unwrap_or(std::path::Path::new("")),
         if args.readonly { "read-only" } else { "read-write" },
         args.security_model,
+        if args.xattrmap.is_some() { ", with a map of attributes" } else { "" },
         identity.maps.uids,
         identity.maps.gids,
         grant.rule.map_or_else(|| "default".into(), |number| format!("rule {number}")),

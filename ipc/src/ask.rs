@@ -12,9 +12,31 @@ use crate::errno::{Errno, Result};
 use crate::hello::{LENGTH, message, parse};
 use crate::model::Model;
 
+/// Most bytes of a map of attributes' names.
+pub const MAP_MAX: usize = 1024;
+
+/// A map of attributes' names as people write it, which is not known to be one yet: up to 1024 bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MapText(String);
+
+impl TryFrom<String> for MapText {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> std::result::Result<Self, Self::Error> {
+        if text.len() > MAP_MAX { Err("it has more than 1024 bytes") } else { Ok(Self(text)) }
+    }
+}
+
+impl From<MapText> for String {
+    fn from(MapText(text): MapText) -> Self {
+        text
+    }
+}
+
 /// Asks for a directory, whose descriptor comes along. It has no id and no path: the one is known of whoever asks, the
 /// other of the descriptor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ask {
     /// [`crate::hello::VERSION`] of the server.
     pub version: u32,
@@ -26,6 +48,8 @@ pub struct Ask {
     pub fmode: Option<Mode>,
     /// Those of its directories.
     pub dmode: Option<Mode>,
+    /// What the guest's extended attributes are called on the host's files.
+    pub xattrmap: Option<MapText>,
 }
 
 /// Asks for `dir`.
@@ -60,8 +84,10 @@ mod tests {
     use std::io::Write as _;
     use std::os::fd::AsFd as _;
 
-    const ASK: Ask =
-        Ask { version: VERSION, readonly: true, model: Model::MappedXattr, fmode: Some(Mode::new(0o640)), dmode: None };
+    fn question(map: usize) -> Ask {
+        let (fmode, xattrmap) = (Some(Mode::new(0o640)), Some(MapText("x".repeat(map))));
+        Ask { version: VERSION, readonly: true, model: Model::MappedXattr, fmode, dmode: None, xattrmap }
+    }
 
     fn dir() -> std::fs::File {
         std::fs::File::open("/").unwrap()
@@ -70,17 +96,18 @@ mod tests {
     #[test]
     fn what_is_asked_comes_with_its_descriptor_and_before_the_handshake() {
         let (server, warden) = UnixStream::pair().unwrap();
-        send_ask(&server, &ASK, dir().as_fd()).unwrap();
+        let longest = question(MAP_MAX);
+        send_ask(&server, &longest, dir().as_fd()).unwrap();
         send_hello(&server, &Hello { version: VERSION, channels: 1, wants_map: false }).unwrap();
         let (ask, fd) = receive_ask(&warden).unwrap();
-        assert_eq!(ask, ASK);
+        assert_eq!(ask, longest);
         assert!(std::fs::File::from(fd).metadata().unwrap().is_dir());
         assert!(receive_hello(&warden).is_ok());
     }
 
     #[test]
     fn one_descriptor_comes_along_and_whole_messages_only() {
-        let bytes = message(&ASK).unwrap();
+        let bytes = message(&question(5)).unwrap();
         let dir = dir();
         let fd = dir.as_fd();
         for (bytes, fds) in [(&bytes[..], &[][..]), (&bytes[..], &[fd, fd][..]), (&bytes[..100], &[fd][..])] {
@@ -88,6 +115,14 @@ mod tests {
             send(&server, &[bytes, b""], fds).unwrap();
             assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO));
         }
+    }
+
+    #[test]
+    fn a_map_is_no_longer_than_one_can_be() {
+        let (server, warden) = UnixStream::pair().unwrap();
+        send_ask(&server, &question(MAP_MAX + 1), dir().as_fd()).unwrap();
+        assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO));
+        assert!(MapText::try_from("x".repeat(MAP_MAX + 1)).is_err());
     }
 
     #[test]

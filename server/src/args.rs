@@ -184,14 +184,13 @@ pub struct P9WayArgs {
 const STREAMS: [&str; 3] = ["listen", "stream_fd", "stdio"];
 
 /// What a policy decides, or a helper that is there already has been told.
-const DECIDED: [&str; 12] = [
+const DECIDED: [&str; 11] = [
     "sock_fd",
     "uid_map",
     "gid_map",
     "translate_uid",
     "translate_gid",
     "identity",
-    "xattrmap",
     "allow_setid",
     "allow_devices",
     "mknod",
@@ -633,7 +632,7 @@ mod tests {
             "--helper=/x",
             "--uid-map=:0:1:1:",
             "--identity=host",
-            "--xattrmap=guest",
+            "--translate-uid=map:0:1:1",
             "--allow-setid",
             "--max-rate=9",
         ] {

@@ -193,6 +193,7 @@ fn ask(socket: UnixStream, share: &ShareArgs) -> Result<UnixStream, Fatal> {
         model: read("--security-model", share.security_model.as_ref(), str::parse)?.unwrap_or_default(),
         fmode: read("--fmode", share.fmode.as_ref(), Permissions::permissions)?,
         dmode: read("--dmode", share.dmode.as_ref(), Permissions::permissions)?,
+        xattrmap: read("--xattrmap", share.xattrmap.as_ref(), |map| map.to_owned().try_into())?,
     };
     match send_ask(&socket, &ask, dir.as_fd()) {
         // One that has ended may have said why.

@@ -121,11 +121,19 @@ impl Systemd {
     }
 }
 
+/// What a server asks without options, or with a map of attributes.
+///
+/// # Panics
+/// When the map is too long for a server.
+pub fn question(xattrmap: Option<&str>) -> Ask {
+    let xattrmap = xattrmap.map(|map| map.to_owned().try_into().expect("short"));
+    Ask { version: VERSION, readonly: false, model: Model::Passthrough, fmode: None, dmode: None, xattrmap }
+}
+
 /// Asks for a directory as a server does.
 pub fn ask(socket: &UnixStream, dir: impl AsFd) {
-    let ask = Ask { version: VERSION, readonly: false, model: Model::Passthrough, fmode: None, dmode: None };
     // A helper may have refused by then, whatever is asked.
-    let _ = send_ask(socket, &ask, dir.as_fd());
+    let _ = send_ask(socket, &question(None), dir.as_fd());
 }
 
 /// Does something as another user, in a thread of its own.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixCredentials, sendmsg};
 use nix::sys::stat::SFlag;
 use nix::unistd::{Gid, Pid, Uid};
+use postern_ipc::ask::send_ask;
 use postern_ipc::hello::{Hello, LENGTH, News, VERSION, receive_news, send_hello};
 use postern_ipc::id::Caller;
 use postern_ipc::op::{Create, Mkdir};
@@ -20,7 +21,7 @@ use postern_tests::kind::bin_dir;
 use postern_tests::mounts;
 use postern_tests::prelude::*;
 use postern_tests::share::Scratch;
-use postern_tests::systemd::{INSTANCE, Systemd, as_user, host_with, policy, write_policy};
+use postern_tests::systemd::{INSTANCE, Systemd, as_user, ask, host_with, policy, question, write_policy};
 use postern_tests::twin::{Twin, ends};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -244,14 +245,7 @@ fn malformed_questions_end_their_instance_only() {
     let dir = path_of(&scratch.path("share"));
     let good = {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let ask = postern_ipc::ask::Ask {
-            version: VERSION,
-            readonly: false,
-            model: postern_ipc::model::Model::None,
-            fmode: None,
-            dmode: None,
-        };
-        postern_ipc::ask::send_ask(&ours, &ask, dir.as_fd()).unwrap();
+        send_ask(&ours, &question(None), dir.as_fd()).unwrap();
         let mut bytes = [0; LENGTH];
         std::io::Read::read_exact(&mut &theirs, &mut bytes).unwrap();
         bytes
@@ -291,6 +285,62 @@ fn malformed_questions_end_their_instance_only() {
     let lines = log.lines().filter(|line| line.contains("is given no share: cannot ")).count();
     assert_eq!((lines, log.contains("a bug")), (8, false), "{log}");
     assert_given(scratch, &systemd, ann());
+}
+
+/// What is said to who asks for a directory with a map of attributes.
+fn told_of_map(systemd: &Systemd, dir: &Path, map: &str) -> Result<News, postern_ipc::Errno> {
+    let socket = systemd.connect(ann().0, ann().1, &[]);
+    let _ = send_ask(&socket, &question(Some(map)), path_of(dir).as_fd());
+    let _ = send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false });
+    let news = receive_news(&socket);
+    drop((socket, systemd.instance()));
+    news
+}
+
+// postern-helper(8): --by-policy: "A map of attributes ... that the server asks for is taken, unless this command line has one"
+#[test]
+fn a_map_that_is_none_or_not_the_callers_to_choose_is_refused() {
+    let (scratch, systemd) = host(None);
+    let dir = scratch.path("share");
+    let rules = ":bad:client:x:: ".repeat(63);
+    for map in ["guest", ":map::user.mine.:", &format!("{rules}:ok:all:::")] {
+        assert!(matches!(told_of_map(&systemd, &dir, map), Ok(News::Welcome(_))), "{map}: {}", systemd.log());
+    }
+    for (map, why) in [
+        ("", "no rule takes the other names"),
+        ("gest", "is neither guest nor"),
+        (":ok:all:::\npostern-helper: error: forged", "is neither guest nor"),
+        (&"\u{1b}".repeat(1024), "is none of prefix"),
+        (&format!(":ok:all:{}::", "k".repeat(1000)), "is longer than a name can be"),
+    ] {
+        let Ok(News::Refused(told)) = told_of_map(&systemd, &dir, map) else { panic!("{map:?}: {}", systemd.log()) };
+        assert_says(&told, &["cannot use the map of attributes asked for (--xattrmap)"]);
+        assert!(systemd.log().contains(why) || told.contains(why), "{map:?}: {told}");
+    }
+    let log = systemd.log();
+    assert_eq!(log.lines().filter(|line| line.contains("is given no share: cannot use the map")).count(), 5, "{log}");
+    assert!(!log.contains('\u{1b}') && !log.lines().any(|line| line.starts_with("postern-helper: error: forged")));
+    let own = Systemd::start(&scratch.path("share"), &INSTANCE.replace("--by-policy", "--by-policy --xattrmap=guest"));
+    let Ok(News::Refused(told)) = told_of_map(&own, &dir, ":ok:all:::") else { panic!("{}", own.log()) };
+    assert_says(&told, &["(--xattrmap)", "the helper's own command line has one"]);
+}
+
+// postern-helper(8): --xattrmap, for who is served by policy: names only become others, what the kernel lets him do does not
+#[test]
+fn a_map_gives_a_caller_no_attribute_that_was_not_his() {
+    let share = Kind::Asked.setup().public().xattrmap(":prefix:all:user.cap:security.:: :ok:all:::");
+    let mut server = share.start();
+    let ended = server.child.wait().unwrap();
+    assert!(!ended.success() && server.log().contains("(--xattrmap)"), "{}", server.log());
+    let share = Kind::Asked.setup().public().xattrmap("guest").serve();
+    share.put("f", b"hello").unwrap();
+    share.setxattr("f", "trusted.a", b"x", 0).unwrap();
+    assert_eq!(share.host.getxattr("f", "user.postern.trusted.a").unwrap(), b"x");
+    assert_eq!(share.setxattr("f", "user.postern.trusted.a", b"forged", 0), Err(EPERM));
+    let direct = Kind::Asked.setup().public().xattrmap(":ok:all:::").serve();
+    direct.put("f", b"hello").unwrap();
+    assert_eq!(direct.setxattr("f", "trusted.a", b"x", 0), Err(EPERM));
+    assert_eq!(direct.setxattr("f", "security.capability", &[0; 20], 0), Err(EPERM));
 }
 
 /// A process of somebody's in a user namespace that has no map yet.
@@ -443,14 +493,7 @@ fn nothing_is_kept_of_how_an_instance_was_started() {
     command.args(["-c", HOSTILE]).arg(bin_dir().join("postern-helper")).current_dir(scratch.path("outside"));
     command.env("LD_PRELOAD", "/no/such.so").env("TZ", "/etc/shadow").stdin(OwnedFd::from(theirs));
     let instance = command.stderr(File::create(scratch.path("log")).unwrap()).spawn().unwrap();
-    let ask = postern_ipc::ask::Ask {
-        version: VERSION,
-        readonly: false,
-        model: postern_ipc::model::Model::Passthrough,
-        fmode: None,
-        dmode: None,
-    };
-    postern_ipc::ask::send_ask(&ours, &ask, path_of(&scratch.path("share")).as_fd()).unwrap();
+    ask(&ours, path_of(&scratch.path("share")));
     let twin = Twin::greet(Kind::User, scratch, ours, instance);
     for pid in [twin.warden.id(), twin.helper()] {
         assert_eq!(kept(pid, &["Umask:"]), ["0077"]);
