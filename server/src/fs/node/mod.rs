@@ -12,21 +12,22 @@
 //!
 //! One lock guards the table; no system call is made under it.
 
+mod files;
+mod slab;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postern_ipc::attr::{Attr, Dev, FileId, Time};
 use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 
-use self::table::{Common, Node, Table};
+use self::table::{Common, Table};
 use super::{NodeId, ROOT};
-use crate::quota::Quota;
 
 /// All nodes the guest may name.
 pub struct Nodes {
@@ -41,13 +42,15 @@ pub struct Nodes {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     id: FileId,
-    born: Option<Time>,
+    /// Nanoseconds since the epoch, modulo 2^64; the file system may not know.
+    born: u64,
 }
 
 impl Identity {
     /// As its attributes say.
     pub fn of(attr: &Attr) -> Self {
-        Self { id: attr.id, born: attr.btime }
+        let since = |Time { sec, nsec }| sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(nsec.into());
+        Self { id: attr.id, born: attr.btime.map_or(0, since) }
     }
 }
 
@@ -86,9 +89,11 @@ pub enum Place {
 
 impl Nodes {
     /// A table that knows the root only; it may come to know `most` nodes, and hold descriptors of `most_held`.
-    pub fn new(root: OwnedFd, attr: &Attr, most_held: usize, most: usize) -> Self {
-        let common = Common { last: AtomicU64::new(ROOT.0), known: Quota::new(most, "nodes (--max-nodes)") };
-        Self::of(Arc::new(root), Identity::of(attr), most_held, Arc::new(common))
+    ///
+    /// # Errors
+    /// None in fact: it is the first table.
+    pub fn new(root: OwnedFd, attr: &Attr, most_held: usize, most: usize) -> Result<Self> {
+        Self::of(Arc::new(root), Identity::of(attr), most_held, Arc::new(Common::new(most)))
     }
 
     /// Another table of the same root, which gives no node a number that this one does; both together may come to know
@@ -99,15 +104,15 @@ impl Nodes {
     pub fn beside(&self, most_held: usize) -> Result<Self> {
         self.room()?;
         let table = self.lock();
-        let root = table.nodes.get(&ROOT).ok_or(Errno::ESTALE)?;
+        let root = table.nodes.get(ROOT).ok_or(Errno::ESTALE)?;
         let pin = root.pin.clone().ok_or(Errno::ESTALE)?;
-        let beside = Self::of(pin, root.identity, most_held, Arc::clone(&table.common));
+        let beside = Self::of(pin, root.identity, most_held, Arc::clone(&table.common))?;
         Ok(beside.by_name(self.by_name))
     }
 
-    fn of(root: Arc<OwnedFd>, identity: Identity, most_held: usize, common: Arc<Common>) -> Self {
-        let table = Table::new(root, identity, common);
-        Self { table: Mutex::new(table), most_held, by_name: false, replaced: AtomicBool::new(false) }
+    fn of(root: Arc<OwnedFd>, identity: Identity, most_held: usize, common: Arc<Common>) -> Result<Self> {
+        let table = Table::new(root, identity, common)?;
+        Ok(Self { table: Mutex::new(table), most_held, by_name: false, replaced: AtomicBool::new(false) })
     }
 
     /// What a node is depends on the name by which its descriptor was opened: of a file with several, that by which it
@@ -122,19 +127,13 @@ impl Nodes {
     /// # Errors
     /// ESTALE for a node that the guest does not know.
     pub fn dev(&self, node: NodeId) -> Result<Dev> {
-        self.lock().nodes.get(&node).map(|node| node.identity.id.dev).ok_or(Errno::ESTALE)
+        self.lock().nodes.get(node).map(|node| node.identity.id.dev).ok_or(Errno::ESTALE)
     }
 
     /// Forgets everything but the root, as if the guest had given all references back.
     pub fn reset(&self) {
         let mut table = self.lock();
-        let gone: Vec<Node> = table.nodes.extract_if(|&id, _| id != ROOT).map(|(_, node)| node).collect();
-        table.common.known.give_back(gone.len());
-        table.by_identity.retain(|_, &mut id| id == ROOT);
-        table.clock.clear();
-        if let Some(root) = table.nodes.get_mut(&ROOT) {
-            (root.children, root.opens) = (0, 0);
-        }
+        let gone = table.reset();
         drop(table);
         drop(gone);
     }
@@ -174,7 +173,7 @@ impl Nodes {
     pub fn forget(&self, node: NodeId, count: u64) {
         let mut table = self.lock();
         if node != ROOT
-            && let Some(entry) = table.nodes.get_mut(&node)
+            && let Some(entry) = table.nodes.get_mut(node)
         {
             entry.lookups = entry.lookups.saturating_sub(count);
         }
@@ -189,7 +188,7 @@ impl Nodes {
     /// ESTALE if the guest does not know it or its name is gone without leaving a descriptor.
     pub fn place(&self, node: NodeId) -> Result<Place> {
         let mut table = self.lock();
-        let entry = table.nodes.get_mut(&node).ok_or(Errno::ESTALE)?;
+        let entry = table.nodes.get_mut(node).ok_or(Errno::ESTALE)?;
         if let Some(pin) = &entry.pin {
             entry.used = true;
             return Ok(Place::Pinned(Arc::clone(pin)));
@@ -203,17 +202,17 @@ impl Nodes {
     /// ESTALE for an unknown node, EINVAL for the root, ENOENT if the name is gone.
     pub fn seen(&self, node: NodeId) -> Result<(NodeId, FileName)> {
         let mut table = self.lock();
-        let entry = table.nodes.get(&node).ok_or(Errno::ESTALE)?;
+        let entry = table.nodes.get(node).ok_or(Errno::ESTALE)?;
         let gone = if node == ROOT { Errno::EINVAL } else { Errno::ENOENT };
         let Seen { parent, name } = entry.seen.clone().ok_or(gone)?;
-        let dir = table.nodes.get_mut(&parent).ok_or(Errno::ESTALE)?;
+        let dir = table.nodes.get_mut(parent).ok_or(Errno::ESTALE)?;
         dir.lookups = dir.lookups.saturating_add(1);
         Ok((parent, FileName::new(&name)?))
     }
 
     /// A name in `dir` led to another file than before.
     pub fn replaced(&self, dir: NodeId) {
-        if let Some(entry) = self.lock().nodes.get_mut(&dir) {
+        if let Some(entry) = self.lock().nodes.get_mut(dir) {
             entry.replaced = true;
             self.replaced.store(true, Ordering::Relaxed);
         }
@@ -221,14 +220,14 @@ impl Nodes {
 
     /// The host replaces names in `dir`.
     pub fn is_replaced(&self, dir: NodeId) -> bool {
-        self.replaced.load(Ordering::Relaxed) && self.lock().nodes.get(&dir).is_some_and(|entry| entry.replaced)
+        self.replaced.load(Ordering::Relaxed) && self.lock().nodes.get(dir).is_some_and(|entry| entry.replaced)
     }
 
     /// A descriptor of `node` was opened: keep it, and give back others that have become too many.
     pub fn hold(&self, node: NodeId, pin: Arc<OwnedFd>) -> Arc<OwnedFd> {
         let mut table = self.lock();
         let spare = table.hold(node, &pin, self.most_held);
-        let held = table.nodes.get(&node).and_then(|entry| entry.pin.clone());
+        let held = table.nodes.get(node).and_then(|entry| entry.pin.clone());
         drop(table);
         drop(spare);
         held.unwrap_or(pin)
@@ -236,15 +235,13 @@ impl Nodes {
 
     /// Which node a file is, if the guest knows it.
     pub fn known(&self, attr: &Attr) -> Option<NodeId> {
-        let table = self.lock();
-        let node = *table.by_identity.get(&attr.id)?;
-        (table.nodes.get(&node)?.identity == Identity::of(attr)).then_some(node)
+        self.lock().known(Identity::of(attr))
     }
 
     /// A name of `node` was removed. If it was the one the node is known by, the node has only `pin` left.
     pub fn unnamed(&self, node: NodeId, parent: NodeId, name: &FileName, pin: Arc<OwnedFd>) {
         let mut table = self.lock();
-        let known = table.nodes.get(&node).and_then(|n| n.seen.as_ref()).is_some_and(|seen| seen.is(parent, name));
+        let known = table.nodes.get(node).and_then(|n| n.seen.as_ref()).is_some_and(|seen| seen.is(parent, name));
         let mut gone = Vec::new();
         if known {
             table.see(node, None);
@@ -264,7 +261,7 @@ impl Nodes {
 
     /// A handle to `node` was opened.
     pub fn opened(&self, node: NodeId) {
-        if let Some(entry) = self.lock().nodes.get_mut(&node) {
+        if let Some(entry) = self.lock().nodes.get_mut(node) {
             entry.opens = entry.opens.saturating_add(1);
         }
     }
@@ -272,7 +269,7 @@ impl Nodes {
     /// A handle to `node` was closed.
     pub fn closed(&self, node: NodeId) {
         let mut table = self.lock();
-        if let Some(entry) = table.nodes.get_mut(&node) {
+        if let Some(entry) = table.nodes.get_mut(node) {
             entry.opens = entry.opens.saturating_sub(1);
         }
         let gone = table.sweep(node);

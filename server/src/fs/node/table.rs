@@ -2,14 +2,13 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use hashbrown::HashMap;
-use postern_ipc::attr::FileId;
 use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 
+use super::files::Files;
+use super::slab::Slab;
 use super::{Identity, Seen};
 use crate::fs::{NodeId, ROOT};
 use crate::quota::Quota;
@@ -17,9 +16,9 @@ use crate::quota::Quota;
 /// Of one view of the share.
 pub(super) struct Table {
     /// All.
-    pub(super) nodes: HashMap<NodeId, Node>,
+    pub(super) nodes: Slab,
     /// The one that a file is; of two files that had one inode number, the later.
-    pub(super) by_identity: HashMap<FileId, NodeId>,
+    files: Files,
     /// Nodes that hold a descriptor, in the order the clock's hand meets them.
     pub(super) clock: VecDeque<NodeId>,
     /// Shared with other views.
@@ -28,11 +27,38 @@ pub(super) struct Table {
 
 /// What tables of one root have together.
 pub(super) struct Common {
-    /// The last number given away.
-    pub(super) last: AtomicU64,
     /// Nodes that they know, but for the root.
     pub(super) known: Quota,
+    /// Their numbers, and the last one given.
+    views: Mutex<(Vec<u16>, u16)>,
 }
+
+impl Common {
+    /// For tables that may know `most` nodes together.
+    pub(super) fn new(most: usize) -> Self {
+        Self { known: Quota::new(most, "nodes (--max-nodes)"), views: Mutex::new((Vec::new(), VIEWS - 1)) }
+    }
+
+    /// A number that no other table has, and none had lately.
+    ///
+    /// # Errors
+    /// ENFILE if there are too many tables.
+    fn view(&self) -> Result<u16> {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let (live, last) = &mut *views;
+        let after = (1..=VIEWS).map(|step| last.wrapping_add(step) % VIEWS);
+        *last = after.into_iter().find(|number| !live.contains(number)).ok_or(Errno::ENFILE)?;
+        live.push(*last);
+        Ok(*last)
+    }
+
+    fn gone(&self, view: u16) {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner).0.retain(|number| *number != view);
+    }
+}
+
+/// Numbers of views: as many as there is room for in the number of a node.
+const VIEWS: u16 = 4096;
 
 /// One file that the guest knows.
 pub(super) struct Node {
@@ -43,9 +69,9 @@ pub(super) struct Node {
     /// References of the guest: look-ups not yet forgotten.
     pub(super) lookups: u64,
     /// Nodes last seen in this one; it stays while they do.
-    pub(super) children: u64,
+    pub(super) children: u32,
     /// Open handles.
-    pub(super) opens: u64,
+    pub(super) opens: u32,
     /// An O_PATH descriptor of it.
     pub(super) pin: Option<Arc<OwnedFd>>,
     /// Since the clock's hand last came by.
@@ -55,7 +81,8 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn new(identity: Identity) -> Self {
+    /// Nothing refers to it yet.
+    pub(super) fn new(identity: Identity) -> Self {
         Self { identity, seen: None, lookups: 0, children: 0, opens: 0, pin: None, used: false, replaced: false }
     }
 }
@@ -63,19 +90,40 @@ impl Node {
 impl Drop for Table {
     fn drop(&mut self) {
         self.common.known.give_back(self.nodes.len().saturating_sub(1));
+        self.common.gone(self.nodes.view());
     }
 }
 
 impl Table {
     /// Of the root alone.
-    pub(super) fn new(root: Arc<OwnedFd>, identity: Identity, common: Arc<Common>) -> Self {
+    ///
+    /// # Errors
+    /// ENFILE if there are too many tables.
+    pub(super) fn new(root: Arc<OwnedFd>, identity: Identity, common: Arc<Common>) -> Result<Self> {
+        let view = common.view()?;
         let node = Node { pin: Some(root), lookups: 1, used: true, ..Node::new(identity) };
-        Self {
-            nodes: HashMap::from_iter([(ROOT, node)]),
-            by_identity: HashMap::from_iter([(identity.id, ROOT)]),
-            clock: VecDeque::new(),
-            common,
-        }
+        let mut table = Self { nodes: Slab::new(view, node), files: Files::new(), clock: VecDeque::new(), common };
+        table.index(identity, ROOT);
+        Ok(table)
+    }
+
+    /// Which node a file is.
+    pub(super) fn known(&self, identity: Identity) -> Option<NodeId> {
+        let place = self.files.get(&identity.id, |place| self.is(place, identity))?;
+        let id = self.nodes.id(place)?;
+        (self.nodes.get(id)?.identity == identity).then_some(id)
+    }
+
+    /// A node of this inode number is at `place`.
+    fn is(&self, place: u32, identity: Identity) -> bool {
+        self.nodes.at(place).is_some_and(|node| node.identity.id == identity.id)
+    }
+
+    fn index(&mut self, identity: Identity, node: NodeId) {
+        let Some(place) = self.nodes.place(node) else { return };
+        let nodes = &self.nodes;
+        self.files
+            .insert(&identity.id, place, |other| nodes.at(other).is_some_and(|node| node.identity.id == identity.id));
     }
 
     /// The node that a file is, with one more reference of the guest; a new one if need be. Tells besides whether its
@@ -84,12 +132,11 @@ impl Table {
     /// # Errors
     /// ENFILE if it is one too many.
     pub(super) fn found(&mut self, at: Option<(NodeId, &FileName)>, identity: Identity) -> Result<(NodeId, bool)> {
-        let known = self.by_identity.get(&identity.id).copied();
-        let node = match known.filter(|id| self.nodes.get(id).is_some_and(|node| node.identity == identity)) {
+        let node = match self.known(identity) {
             Some(node) => node,
             None => self.add(identity)?,
         };
-        let Some(entry) = self.nodes.get_mut(&node) else { return Err(Errno::ESTALE) };
+        let Some(entry) = self.nodes.get_mut(node) else { return Err(Errno::ESTALE) };
         entry.lookups = entry.lookups.saturating_add(1);
         let same = matches!((&entry.seen, at), (Some(seen), Some((parent, name))) if seen.is(parent, name));
         let moved = !same && node != ROOT;
@@ -101,25 +148,24 @@ impl Table {
 
     fn add(&mut self, identity: Identity) -> Result<NodeId> {
         self.common.known.room(1)?;
+        let id = self.nodes.insert(Node::new(identity)).ok_or(Errno::ENFILE)?;
         self.common.known.add(1);
-        let id = NodeId(self.common.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
-        self.nodes.insert(id, Node::new(identity));
-        self.by_identity.insert(identity.id, id);
+        self.index(identity, id);
         Ok(id)
     }
 
     /// Moves `node` to where it was seen, keeping the count of its old and new directory.
     pub(super) fn see(&mut self, node: NodeId, seen: Option<Seen>) {
         let new = seen.as_ref().map(|seen| seen.parent);
-        let Some(entry) = self.nodes.get_mut(&node) else { return };
+        let Some(entry) = self.nodes.get_mut(node) else { return };
         let old = std::mem::replace(&mut entry.seen, seen).map(|seen| seen.parent);
         if old == new {
             return;
         }
-        if let Some(parent) = new.and_then(|id| self.nodes.get_mut(&id)) {
+        if let Some(parent) = new.and_then(|id| self.nodes.get_mut(id)) {
             parent.children = parent.children.saturating_add(1);
         }
-        if let Some(parent) = old.and_then(|id| self.nodes.get_mut(&id)) {
+        if let Some(parent) = old.and_then(|id| self.nodes.get_mut(id)) {
             parent.children = parent.children.saturating_sub(1);
         }
     }
@@ -131,10 +177,10 @@ impl Table {
         let mut at = Some(node);
         while let Some(id) = at.filter(|&id| id != ROOT) {
             let idle = |node: &Node| node.lookups == 0 && node.children == 0 && node.opens == 0;
-            if !self.nodes.get(&id).is_some_and(idle) {
+            if !self.nodes.get(id).is_some_and(idle) {
                 break;
             }
-            at = self.nodes.get(&id).and_then(|node| node.seen.as_ref()).map(|seen| seen.parent);
+            at = self.nodes.get(id).and_then(|node| node.seen.as_ref()).map(|seen| seen.parent);
             self.see(id, None);
             gone.extend(self.remove(id));
         }
@@ -142,17 +188,31 @@ impl Table {
     }
 
     pub(super) fn remove(&mut self, id: NodeId) -> Option<Node> {
-        let node = self.nodes.remove(&id)?;
+        let place = self.nodes.place(id)?;
+        let node = self.nodes.remove(id)?;
         self.common.known.give_back(1);
-        if self.by_identity.get(&node.identity.id) == Some(&id) {
-            self.by_identity.remove(&node.identity.id);
-        }
+        self.files.remove(&node.identity.id, place);
         Some(node)
+    }
+
+    /// Leaves the root only, as if the guest had given all references back. What is gone is dropped by the caller, outside
+    /// the lock.
+    pub(super) fn reset(&mut self) -> Vec<Node> {
+        let gone = self.nodes.reset();
+        self.common.known.give_back(gone.len());
+        self.files = Files::new();
+        self.clock.clear();
+        if let Some(root) = self.nodes.get_mut(ROOT) {
+            (root.children, root.opens) = (0, 0);
+            let identity = root.identity;
+            self.index(identity, ROOT);
+        }
+        gone
     }
 
     /// Takes a node's descriptor away: it is opened again by name.
     pub(super) fn unpin(&mut self, node: NodeId) -> Option<Arc<OwnedFd>> {
-        let pin = self.nodes.get_mut(&node).filter(|_| node != ROOT)?.pin.take()?;
+        let pin = self.nodes.get_mut(node).filter(|_| node != ROOT)?.pin.take()?;
         self.clock.retain(|held| *held != node);
         Some(pin)
     }
@@ -160,7 +220,7 @@ impl Table {
     /// Keeps `pin` for `node`, unless it is held already. What has become too many is dropped by the caller, outside the
     /// lock.
     pub(super) fn hold(&mut self, node: NodeId, pin: &Arc<OwnedFd>, most: usize) -> Vec<Arc<OwnedFd>> {
-        match self.nodes.get_mut(&node) {
+        match self.nodes.get_mut(node) {
             Some(entry) if entry.pin.is_none() => entry.pin = Some(Arc::clone(pin)),
             _ => return Vec::new(),
         }
@@ -178,7 +238,7 @@ impl Table {
         while self.clock.len() > most && turns > 0 {
             turns = turns.saturating_sub(1);
             let Some(id) = self.clock.pop_front() else { break };
-            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            let Some(node) = self.nodes.get_mut(id) else { continue };
             let needed = node.opens > 0 || (node.seen.is_none() && turns >= round);
             if std::mem::take(&mut node.used) || needed {
                 self.clock.push_back(id);

@@ -114,7 +114,7 @@ impl Tree {
         let rest = rest.saturating_sub(u64::try_from(kept).unwrap_or(0));
         let part = count(if settings.alone { rest / 4 } else { rest / 2 });
         Ok(Self {
-            nodes: Nodes::new(root, &attr, part, count(limits.nodes)).by_name(model.keeps_by_name()),
+            nodes: Nodes::new(root, &attr, part, count(limits.nodes))?.by_name(model.keeps_by_name()),
             files: Arc::new(Files::new(part)),
             kept: Arc::new(Kept::new(kept)),
             locks: Arc::new(Locks::new(count(for_locks))),
