@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use postern_ipc::channel::{Channel, Received};
+use postern_ipc::few::{Descriptors, Few as _};
 use postern_ipc::frame::{self, DATA_MAX, FRAME_MAX, Header, Malformed};
 use postern_ipc::id::Caller;
 use postern_ipc::model::Model;
@@ -24,6 +25,8 @@ use postern_ipc::{Errno, Result};
 use postern_policy::limit::Rate;
 use postern_policy::right::{Right, Rights};
 use postern_policy::sandbox::seccomp::{Call, bits};
+
+use smallvec::SmallVec;
 
 use crate::caller;
 use crate::model;
@@ -69,13 +72,13 @@ struct Request<'a> {
     header: Header,
     body: &'a [u8],
     data: &'a [u8],
-    descriptors: Vec<OwnedFd>,
+    descriptors: Descriptors,
 }
 
 /// An answer on its way: header and body, descriptors, bulk data.
 struct Reply<'a> {
     out: &'a mut Vec<u8>,
-    gives: Vec<OwnedFd>,
+    gives: Descriptors,
     data: Vec<u8>,
 }
 
@@ -176,7 +179,7 @@ pub(crate) fn channel(channel: &Channel, share: &Share) -> std::result::Result<(
         if let Some(rate) = &mut rate {
             std::thread::sleep(rate.count(Instant::now()));
         }
-        let mut reply = Reply { out: &mut out, gives: Vec::new(), data: Vec::new() };
+        let mut reply = Reply { out: &mut out, gives: Descriptors::new(), data: Vec::new() };
         let header = request(&input, got, &mut reply, share)?;
         if let Err(errno) = send(channel, header, reply, &mut in_flight) {
             return ended(errno);
@@ -268,15 +271,15 @@ fn describe<O: Op>(op: &O, caller: Caller) -> String {
     format!("{} {fields} {caller}", row.to_lowercase())
 }
 
-fn prove<O: Op>(descriptors: Vec<OwnedFd>, share: &Share) -> std::result::Result<O::At<Pin>, Disbelief> {
-    let pins: Vec<Pin> =
-        descriptors.into_iter().map(|fd| Pin::prove(fd, share)).collect::<std::result::Result<_, _>>()?;
-    pins.try_into().map_err(|_| Disbelief::Malformed(Malformed("a request has a wrong number of descriptors")))
+fn prove<O: Op>(descriptors: Descriptors, share: &Share) -> std::result::Result<O::At<Pin>, Disbelief> {
+    let mut why = Disbelief::Malformed(Malformed("a request has a wrong number of descriptors"));
+    let pins = descriptors.into_iter().map_while(|fd| Pin::prove(fd, share).map_err(|disbelief| why = disbelief).ok());
+    O::At::all_of(pins).ok_or(why)
 }
 
 /// A descriptor that cannot be sent is the request's failure, not the helper's end: too many may be in flight.
 fn send(channel: &Channel, header: Header, reply: Reply<'_>, in_flight: &mut usize) -> Result<()> {
-    let gives: Vec<_> = reply.gives.iter().map(AsFd::as_fd).collect();
+    let gives: SmallVec<[_; 2]> = reply.gives.iter().map(AsFd::as_fd).collect();
     if in_flight.saturating_add(gives.len()) > IN_FLIGHT {
         until_taken(channel)?;
         *in_flight = 0;

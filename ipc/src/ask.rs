@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::attr::Mode;
 use crate::channel::{receive, send};
 use crate::errno::{Errno, Result};
+use crate::few::Few as _;
 use crate::hello::{LENGTH, message, parse};
 use crate::model::Model;
 
@@ -69,10 +70,10 @@ pub fn send_ask(socket: &UnixStream, ask: &Ask, dir: BorrowedFd<'_>) -> Result<(
 pub fn receive_ask(socket: &UnixStream) -> Result<(Ask, OwnedFd)> {
     let mut bytes = [0; LENGTH];
     let got = receive(socket, &mut bytes)?;
-    let descriptor = <[OwnedFd; 1]>::try_from(got.descriptors);
+    let descriptor = <[OwnedFd; 1]>::all_of(got.descriptors);
     match (got.len, descriptor) {
-        (0, Err(_)) => Err(Errno::ECONNRESET),
-        (LENGTH, Ok([descriptor])) if !got.lost => Ok((parse(&bytes)?, descriptor)),
+        (0, None) => Err(Errno::ECONNRESET),
+        (LENGTH, Some([descriptor])) if !got.lost => Ok((parse(&bytes)?, descriptor)),
         _ => Err(Errno::EPROTO),
     }
 }

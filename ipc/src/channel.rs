@@ -16,6 +16,7 @@ use rustix::net::{
 };
 
 use crate::errno::{Errno, Result};
+use crate::few::Descriptors;
 
 /// Most descriptors of one message. The kernel's SCM_MAX_FD.
 const SCM_MAX_FD: usize = 253;
@@ -43,7 +44,7 @@ pub struct Received {
     /// Some of its descriptors are lost: this process may hold no more (RLIMIT_NOFILE).
     pub lost: bool,
     /// All its descriptors, close-on-exec.
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Descriptors,
 }
 
 impl Channel {
@@ -101,7 +102,7 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received> 
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut part = [IoSliceMut::new(buffer)];
     let got = rustix::io::retry_on_intr(|| recvmsg(&socket, &mut part, &mut control, RecvFlags::CMSG_CLOEXEC))?;
-    let mut descriptors = Vec::new();
+    let mut descriptors = Descriptors::new();
     for item in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = item {
             descriptors.extend(rights);

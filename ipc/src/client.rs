@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::channel::Channel;
 use crate::errno::{Errno, Result};
+use crate::few::{Descriptors, Few};
 use crate::frame::{self, FRAME_MAX};
 use crate::id::Caller;
 use crate::op::Op;
@@ -184,7 +185,7 @@ impl Link {
 fn answer<O: Op>(
     message: &[u8],
     serial: u32,
-    descriptors: Vec<OwnedFd>,
+    descriptors: Descriptors,
 ) -> std::result::Result<Exchanged<O>, frame::Malformed> {
     let (header, body, data) = frame::split(message)?;
     if header.serial != serial || header.kind != O::KIND as u16 || data.len() > O::REPLY_DATA {
@@ -194,7 +195,7 @@ fn answer<O: Op>(
         return Ok(Err(errno));
     }
     let reply = frame::owned(body)?;
-    let gives = descriptors.try_into().map_err(|_| frame::Malformed("wrong number of descriptors"))?;
+    let gives = Few::all_of(descriptors).ok_or(frame::Malformed("wrong number of descriptors"))?;
     Ok(Ok((reply, gives, message.len().saturating_sub(data.len())..message.len())))
 }
 
@@ -221,7 +222,7 @@ mod tests {
 
     fn ask<O: Op>(links: &Links, op: &O) -> Result<()> {
         let null = std::fs::File::open("/dev/null").unwrap();
-        let at = O::At::try_from(vec![null.as_fd()]).ok().unwrap();
+        let at = O::At::all_of([null.as_fd()]).unwrap();
         links.call(Caller::Root, op, &at, b"", |_, _, _| ())
     }
 
@@ -288,8 +289,8 @@ mod tests {
     fn an_answer_to_another_question_is_not_taken() {
         let mut out = Vec::new();
         frame::encode(&mut out, 8, Kind::Rmdir as u16, None, &(), 0).unwrap();
-        assert!(answer::<Rmdir>(&out, 7, vec![]).is_err());
-        assert!(answer::<SyncFs>(&out, 8, vec![]).is_err());
-        assert!(answer::<Rmdir>(&out, 8, vec![]).is_ok_and(|answer| answer.is_ok()));
+        assert!(answer::<Rmdir>(&out, 7, Descriptors::new()).is_err());
+        assert!(answer::<SyncFs>(&out, 8, Descriptors::new()).is_err());
+        assert!(answer::<Rmdir>(&out, 8, Descriptors::new()).is_ok_and(|answer| answer.is_ok()));
     }
 }

@@ -14,6 +14,7 @@ pub mod attr;
 pub mod channel;
 pub mod client;
 pub mod errno;
+pub mod few;
 pub mod frame;
 pub mod hello;
 pub mod id;

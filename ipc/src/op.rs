@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
 use crate::errno::Result;
+use crate::few::Few;
 use crate::frame::DATA_MAX;
 use crate::name::{FileName, Target, XattrName};
 
@@ -20,13 +21,13 @@ pub trait Op: Serialize + DeserializeOwned + std::fmt::Debug {
     /// Its number on the wire and its name in logs.
     const KIND: Kind;
     /// Descriptors that come along, in the order of the row.
-    type At<T>: AsRef<[T]> + TryFrom<Vec<T>>;
+    type At<T>: AsRef<[T]> + Few<T>;
     /// Most bytes of bulk data the request brings.
     const DATA: usize;
     /// The answer.
     type Reply: Serialize + DeserializeOwned + std::fmt::Debug;
     /// Descriptors given back, in the order of the row.
-    type Gives<T>: AsRef<[T]> + TryFrom<Vec<T>> + IntoIterator<Item = T>;
+    type Gives<T>: AsRef<[T]> + Few<T> + IntoIterator<Item = T>;
     /// Most bytes of bulk data the answer brings.
     const REPLY_DATA: usize;
     /// Doing it twice is the same as doing it once.

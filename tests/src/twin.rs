@@ -106,7 +106,7 @@ impl Twin {
         assert_eq!((header.serial, header.kind), (self.serial, O::KIND as u16));
         match header.errno {
             Some(errno) => Err(errno),
-            None => Ok((frame::owned(body).expect("a reply"), got.descriptors, data.to_vec())),
+            None => Ok((frame::owned(body).expect("a reply"), got.descriptors.into_vec(), data.to_vec())),
         }
     }
 
@@ -121,7 +121,7 @@ impl Twin {
             got => {
                 let got = got.expect("the helper answers");
                 let (header, ..) = frame::split(&self.buffer[..got.len]).expect("a frame");
-                Outcome::Answered(header.errno, got.descriptors)
+                Outcome::Answered(header.errno, got.descriptors.into_vec())
             }
         }
     }

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::io::Read as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use postern_ipc::attr::{Attr, Mode, OpenFlags};
 use postern_ipc::channel::{Channel, take};
 use postern_ipc::client::Links;
+use postern_ipc::few::Few as _;
 use postern_ipc::hello::{Hello, News, VERSION, receive_news, send_hello};
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::FileName;
@@ -162,8 +163,7 @@ impl Sut {
     }
 
     pub fn send<O: Op>(&self, caller: Caller, op: O, at: &[&OwnedFd], data: &[u8]) -> Result<Answer<O>> {
-        let at: Vec<BorrowedFd<'_>> = at.iter().map(|fd| fd.as_fd()).collect();
-        let at = O::At::try_from(at).ok().expect("as many descriptors as the row says");
+        let at = O::At::all_of(at.iter().map(|fd| fd.as_fd())).expect("as many descriptors as the row says");
         self.links.call(caller, &op, &at, data, |reply, gives, data| Answer {
             reply,
             gives: gives.into_iter().collect(),
