@@ -392,7 +392,7 @@ pub struct ProcessArgs {
     /// Most descriptors open at once: an eighth for locks, the rest for nodes and open files by halves
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
     pub rlimit_nofile: u64,
-    /// Most files that guests may know at once; each takes some 300 bytes here, as long as a guest remembers it
+    /// Most files that guests may know at once; each takes some 170 bytes here, as long as a guest remembers it
     #[arg(long, value_name = "N", default_value_t = 1 << 23, value_parser = clap::value_parser!(u64).range(1024..))]
     pub max_nodes: u64,
     /// Become this user when started by root: one that owns nothing in the share
