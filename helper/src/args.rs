@@ -69,8 +69,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MAP")]
     pub(crate) xattrmap: Option<XattrMap>,
 
-    /// Who guest root is: root of the mapped ids only, or the host's root
-    #[arg(long, value_name = "FORM", default_value = "userns", conflicts_with_all = ["uid_map", "gid_map"])]
+    /// Who guest root is: root of the mapped ids only, in a user namespace or without one, or the host's root
+    #[arg(long, value_name = "FORM", default_value = "userns")]
     pub(crate) identity: Form,
 
     /// The guest may make set-id files although host users can execute them
@@ -128,6 +128,8 @@ pub(crate) struct Args {
 pub(crate) enum Form {
     /// In a user namespace whose map is the share's
     Userns,
+    /// The same in the initial one, where the helper applies the map
+    Soft,
     /// As the host's root
     Host,
 }
@@ -223,7 +225,6 @@ mod tests {
         };
         let args = line(&["--uid-map=:0:1000:1:", "--uid-map", ":1:100000:65536:"]).unwrap();
         assert_eq!((args.uid_map.len(), args.gid_map.len(), args.identity), (2, 0, Form::Userns));
-        assert!(line(&["--uid-map=:0:1000:1:", "--identity=host"]).is_err());
         assert!(line(&["--uid-map=0:1000:1"]).is_err());
         assert!(line(&["--rlimit-nofile=3"]).is_err());
     }

@@ -16,10 +16,9 @@ use postern_ipc::{Errno, Result};
 use postern_policy::fatal::{Started, Step as _};
 use postern_policy::idmap::Extent;
 use postern_policy::kinds::Kinds;
-use postern_policy::sandbox::namespace::User;
 use rustix::fs::{AtFlags, Mode as Bits, OFlags, StatxFlags, openat, statx};
 
-use crate::args::Args;
+use crate::args::{Args, Form};
 use crate::clone::Source;
 use crate::identity::Identity;
 use crate::names::CAPABILITY;
@@ -44,7 +43,7 @@ impl Guard {
         let real = identity.real.iter().any(|extents| !extents.is_empty());
         let setid = !real || args.allow_setid || source.nosuid || closed;
         // Elsewhere the kernel refuses device nodes: no capability of a user namespace makes one.
-        let host = identity.namespace == User::Stay;
+        let host = identity.form == Form::Host;
         let devices = host && (args.allow_devices || source.nodev || closed);
         let guard = Self { setid, devices, kinds: args.mknod.unwrap_or(Kinds::all()) };
         // A file only stands for what a mapped model's guest makes.

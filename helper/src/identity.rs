@@ -2,11 +2,10 @@
 //!
 //! - started by root with a map: that map; without one: every id is itself; either in a user namespace;
 //! - started by root with `--identity=host`: the host's own ids, no user namespace;
+//! - the same with `--identity=soft`: the map as without, which the helper applies where user namespaces are forbidden;
 //! - started by an ordinary user: the map given, else guest root is the user and the subordinate ids follow, else the
 //!   user alone;
 //! - asked for by somebody who did not start it: what the policy gives him.
-
-use std::fmt;
 
 use postern_ipc::hello::Root;
 use postern_ipc::id::{GuestGid, GuestUid};
@@ -17,9 +16,10 @@ use postern_policy::idmap::{Extent, IdMap, IdMaps};
 use postern_policy::rules::{Caller, Ids};
 use postern_policy::sandbox::namespace::User;
 use postern_policy::subid::{self, Grant};
-use postern_policy::translate::{Rule, ShareUid, Translation};
+use postern_policy::translate::{Rule, ShareGid, ShareUid, Translation};
 
 use crate::args::{Args, Form};
+use crate::kind::Kind;
 use crate::mapper::{Tool, Writer};
 
 /// The user who owns nothing. Linux: overflowuid
@@ -36,8 +36,8 @@ pub(crate) struct Identity {
     pub(crate) translation: Translation,
     /// How user ids and group ids get into the kernel.
     pub(crate) writers: [Writer; 2],
-    /// Whether the helper has a user namespace.
-    pub(crate) namespace: User,
+    /// What confines it to the map.
+    pub(crate) form: Form,
     /// Mapped user ids and group ids that users of the host may have: then set-id files matter to it.
     pub(crate) real: [Vec<Extent>; 2],
     /// Who started the helper.
@@ -59,80 +59,30 @@ enum Starter {
     },
 }
 
-/// Users or groups: each has its files and its tool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    User,
-    Group,
-}
-
-impl Kind {
-    fn here(self) -> &'static str {
-        match self {
-            Self::User => "/proc/self/uid_map",
-            Self::Group => "/proc/self/gid_map",
-        }
-    }
-
-    fn grants(self) -> &'static str {
-        match self {
-            Self::User => "/etc/subuid",
-            Self::Group => "/etc/subgid",
-        }
-    }
-
-    /// The option of usermod(8) that gives some.
-    fn gives(self) -> &'static str {
-        match self {
-            Self::User => "--add-subuids",
-            Self::Group => "--add-subgids",
-        }
-    }
-
-    /// The option that makes ids others.
-    fn translates(self) -> &'static str {
-        match self {
-            Self::User => "--translate-uid",
-            Self::Group => "--translate-gid",
-        }
-    }
-
-    fn tool(self) -> &'static str {
-        match self {
-            Self::User => "newuidmap",
-            Self::Group => "newgidmap",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::User => "user",
-            Self::Group => "group",
-        })
-    }
-}
-
 impl Identity {
     /// Decides by who started the helper and what he said.
     pub(crate) fn decide(args: &Args) -> Result<Self, Fatal> {
         let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-        if uid.is_root() {
-            return Self::of_root(args);
+        match args.identity {
+            _ if uid.is_root() => Self::of_root(args),
+            Form::Userns => Self::of_user(args, uid.as_raw(), gid.as_raw()),
+            Form::Host => Err(Fatal::new("be the host's root", "not started by it")
+                .hint("leave --identity=host out, or start the helper as root")),
+            Form::Soft => Err(Fatal::new("map ids without a user namespace (--identity=soft)", "not started by root")
+                .hint("start the helper as root, or have it started by root's postern-helper.socket")),
         }
-        if args.identity == Form::Host {
-            return Err(Fatal::new("be the host's root", "not started by it")
-                .hint("leave --identity=host out, or start the helper as root"));
-        }
-        Self::of_user(args, uid.as_raw(), gid.as_raw())
     }
 
     fn of_root(args: &Args) -> Result<Self, Fatal> {
+        if args.identity == Form::Host && !(args.uid_map.is_empty() && args.gid_map.is_empty()) {
+            return Err(Fatal::new("map ids (--uid-map, --gid-map)", "with --identity=host all are the host's own")
+                .hint("choose --identity=userns or --identity=soft"));
+        }
+        let model = Model::from(args.security_model);
         let uids = given(Kind::User, &args.uid_map).unwrap_or_else(|| identity(Kind::User))?;
         let gids = given(Kind::Group, &args.gid_map).unwrap_or_else(|| identity(Kind::Group))?;
-        let namespace = if args.identity == Form::Host { User::Stay } else { User::New };
-        if namespace == User::New && uids.is_identity() && !Model::from(args.security_model).is_mapped() {
+        let form = args.identity;
+        if form != Form::Host && uids.is_identity() && !model.is_mapped() {
             let trusted = if args.xattrmap.is_none() { " and trusted.* attributes" } else { "" };
             log::info!("no id map given: every id is itself; device nodes{trusted} give EPERM");
         }
@@ -140,7 +90,12 @@ impl Identity {
         let real = real(&uids, &gids);
         let maps = IdMaps { uids, gids };
         let translation = translation(args, &maps)?;
-        Ok(Self { maps, translation, writers, namespace, real, by: Starter::Root })
+        if args.identity == Form::Soft && model.is_mapped() {
+            let why = format!("with --security-model={model} nothing on the host belongs to the guest's users");
+            return Err(Fatal::new("map ids without a user namespace (--identity=soft)", why)
+                .hint("choose --security-model=passthrough, or start the helper as an ordinary user"));
+        }
+        Ok(Self { maps, translation, writers, form, real, by: Starter::Root })
     }
 
     fn of_user(args: &Args, uid: u32, gid: u32) -> Result<Self, Fatal> {
@@ -150,7 +105,7 @@ impl Identity {
         let (real, by) = (real(&uids, &gids), Starter::User { uid, gid });
         let maps = IdMaps { uids, gids };
         let translation = translation(args, &maps)?;
-        Ok(Self { maps, translation, writers: [by_uid, by_gid], namespace: User::New, real, by })
+        Ok(Self { maps, translation, writers: [by_uid, by_gid], form: Form::Userns, real, by })
     }
 
     /// Of whom the policy gives a share.
@@ -170,7 +125,7 @@ impl Identity {
         };
         let (writers, real) = ([Writer::Direct, Writer::Direct], real(&maps.uids, &maps.gids));
         let by = Starter::Policy { uid, gid, more: matches!(ids, Ids::Given(_)) };
-        Ok(Self { maps, translation: Translation::default(), writers, namespace: User::New, real, by })
+        Ok(Self { maps, translation: Translation::default(), writers, form: Form::Userns, real, by })
     }
 
     /// A process with these ids may have the share's ids in a user namespace of its own. It is somebody at the other end
@@ -179,6 +134,10 @@ impl Identity {
     /// written by a program that judges itself. What a policy gives for one share is not given for others.
     pub(crate) fn may_be_had_by(&self, ids: (HostUid, HostGid), started: bool) -> bool {
         let (HostUid(server_uid), HostGid(server_gid)) = ids;
+        if self.form == Form::Soft {
+            // It would get all ids, as it is to see those that the helper sees.
+            return started || server_uid == 0;
+        }
         let own = |real: &[Extent], id| real.iter().all(|extent| (extent.outside, extent.count) == (id, 1));
         let [uids, gids] = &self.real;
         match self.by {
@@ -193,8 +152,9 @@ impl Identity {
         let (HostUid(server_uid), HostGid(server_gid)) = server;
         let (uids, uid, gids, gid) = match self.by {
             Starter::Root => {
-                let (uids, uid) = beside(&self.maps.uids, server_uid)?;
-                let (gids, gid) = beside(&self.maps.gids, server_gid)?;
+                let maps = self.seen()?;
+                let (uids, uid) = beside(&maps.uids, server_uid)?;
+                let (gids, gid) = beside(&maps.gids, server_gid)?;
                 (uids, uid, gids, gid)
             }
             Starter::User { uid, gid } | Starter::Policy { uid, gid, .. } => {
@@ -207,6 +167,39 @@ impl Identity {
             log::warn!("the server has no user id of its own: it shares guest root's");
         }
         Ok((IdMaps { uids, gids }, GuestUid(uid), GuestGid(gid)))
+    }
+
+    /// The ids that a server sees which looks itself: those that the helper does.
+    fn seen(&self) -> Result<IdMaps, Fatal> {
+        match self.form {
+            Form::Soft => Ok(IdMaps { uids: identity(Kind::User)?, gids: identity(Kind::Group)? }),
+            Form::Userns | Form::Host => Ok(self.maps.clone()),
+        }
+    }
+
+    /// How the ids of requests become those of the helper's system calls.
+    pub(crate) fn kernels(&self) -> Result<Translation, Fatal> {
+        let translation = self.translation.clone();
+        match self.form {
+            Form::Soft => translation.mapped(self.maps.clone()).map_err(|why| {
+                Fatal::new("apply the id map (--identity=soft)", why).hint("give fewer and longer ranges")
+            }),
+            Form::Userns | Form::Host => Ok(translation),
+        }
+    }
+
+    /// Whether the helper has a user namespace.
+    pub(crate) fn namespace(&self) -> User {
+        if self.form == Form::Userns { User::New } else { User::Stay }
+    }
+
+    /// The helper's own ids in its namespace: those of the share's root.
+    pub(crate) fn own(&self) -> (u32, u32) {
+        let (uid, gid) = (self.maps.host_uid(ShareUid(0)), self.maps.host_gid(ShareGid(0)));
+        match (self.form, uid, gid) {
+            (Form::Soft, Some(HostUid(uid)), Some(HostGid(gid))) => (uid, gid),
+            _ => (0, 0),
+        }
     }
 
     /// Who guest root is.

@@ -141,7 +141,7 @@ fn asked(share: &Share, at: &OwnedFd, name: &str) -> Option<Errno> {
     let (server, helper) = Channel::pair().unwrap();
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| {
-            crate::caller::prepare().unwrap();
+            crate::caller::prepare(crate::caller::Power::Kernel).unwrap();
             serve::channel(&{ helper }, share)
         });
         let mkdir =

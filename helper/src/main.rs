@@ -23,6 +23,7 @@ mod ending;
 mod event;
 mod guard;
 mod identity;
+mod kind;
 #[cfg(test)]
 mod layers;
 mod lent;
@@ -31,6 +32,7 @@ mod model;
 mod names;
 mod op;
 mod pin;
+mod power;
 mod serve;
 mod share;
 mod slot;

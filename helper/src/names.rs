@@ -13,7 +13,7 @@ use crate::model;
 /// File capabilities. capabilities(7)
 pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 /// POSIX ACLs. acl(5)
-const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+pub(crate) const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 const USERS: &[u8] = b"user.";
 
 /// Attributes that a share has on the host: by the whole name, or by what it begins with. Whether one may be changed is

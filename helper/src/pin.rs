@@ -76,21 +76,21 @@ impl Pin {
                 Some(rest) if *rest == *DELETED => is_named_deleted(place, share),
                 _ => true,
             }),
-            Err(rustix::io::Errno::NAMETOOLONG) => self.has_parent(),
+            Err(rustix::io::Errno::NAMETOOLONG) => self.has_parent(share),
             Err(errno) => Err(errno.into()),
         }
     }
 
     /// The kernel refuses the way up from a directory that is not below its mount's root. A file has no way up: one
     /// whose path is longer than PATH_MAX is believed.
-    fn has_parent(&self) -> Result<bool> {
+    fn has_parent(&self, share: &Share) -> Result<bool> {
         if !self.is_dir() {
             return Ok(true);
         }
-        match openat(self, c"..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        match share.through(self, || Ok(openat(self, c"..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)) {
             Ok(_) => Ok(true),
-            Err(rustix::io::Errno::NOENT) => Ok(false),
-            Err(errno) => Err(errno.into()),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -138,8 +138,8 @@ fn is_root(place: Place, share: &Share) -> bool {
 /// "/ (deleted)" is a node without name or way to the root, or one of that very name in the root.
 fn is_named_deleted(place: Place, share: &Share) -> bool {
     let named = FileName::new(DELETED).and_then(|name| {
-        let fd =
-            openat(&share.root, name.as_c_str(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = share.through(&share.root, || Ok(openat(&share.root, name.as_c_str(), flags, Mode::empty())?))?;
         Place::of(fd)
     });
     named.is_ok_and(|named| (named.dev, named.ino) == (place.dev, place.ino))

@@ -113,7 +113,7 @@ impl Share {
 
     /// Pins `name` in `dir`; a symbolic link is pinned itself.
     pub(crate) fn pin_name(&self, dir: &Pin, name: &FileName) -> Result<OwnedFd> {
-        Ok(openat(dir, name.as_c_str(), PATH_NAME, Mode::empty())?)
+        self.through(dir, || Ok(openat(dir, name.as_c_str(), PATH_NAME, Mode::empty())?))
     }
 
     /// Pins an open file.
@@ -131,8 +131,9 @@ impl Share {
 
     /// Opens a pinned regular file or directory. Waits a little for the holder of a lease; EAGAIN when he keeps it.
     pub(crate) fn open(&self, node: impl AsFd, how: OFlags) -> Result<OwnedFd> {
-        let number = Self::number(node);
-        patiently(|| willing(how, |how| Ok(openat(&self.numbers, number.as_c_str(), how | ALWAYS, Mode::empty())?)))
+        let number = Self::number(&node);
+        let open = |how| Ok(openat(&self.numbers, number.as_c_str(), how | ALWAYS, Mode::empty())?);
+        patiently(|| self.over(&node, || willing(how, open)))
     }
 
     /// Makes what is not there. `how` says whether by a name (O_CREAT) or without one (O_TMPFILE).

@@ -8,10 +8,10 @@ use postern_policy::fatal::{Fatal, Started};
 use postern_policy::modcaps::Modcaps;
 use postern_policy::right::{Right, Rights};
 use postern_policy::sandbox::caps::{Need, is_there};
-use postern_policy::sandbox::namespace::User;
 use postern_policy::sandbox::seccomp::{Call, Mode, bits};
 use rustix::fs::OFlags;
 
+use crate::args::Form;
 use crate::guard::Guard;
 use crate::serve;
 
@@ -56,6 +56,15 @@ const MAPPED: &[Need] = &[
 /// The same of a read-only share.
 const MAPPED_READ: &[Need] = &[need(Capability::CAP_DAC_READ_SEARCH, "the guest's kernel has judged who may read")];
 
+/// What those need that a map is not the kernel's for: the rest is done as the owner. Each is had for one call at a time.
+const JUDGED: &[Need] = &[
+    need(Capability::CAP_DAC_OVERRIDE, "the guest's kernel has judged who may read and write"),
+    need(Capability::CAP_CHOWN, "SetAttr changes owners"),
+    need(Capability::CAP_SETUID, "owners do what is theirs to do; what is made is its caller's"),
+    need(Capability::CAP_SETGID, "the same of groups"),
+    need(Capability::CAP_SETFCAP, "SetXattr sets file capabilities"),
+];
+
 /// Besides, where the host's root may make device nodes.
 const DEVICES: &[Need] = &[need(Capability::CAP_MKNOD, "Mknod makes device nodes")];
 
@@ -97,27 +106,33 @@ pub(crate) fn capabilities(
     rights: Rights,
     guard: Guard,
     model: Model,
-    namespace: User,
+    form: Form,
     modcaps: Option<&Modcaps>,
 ) -> Started<Vec<Need>> {
-    let list = needed(rights, guard, model);
+    let list = needed(rights, guard, model, form);
     let Some(modcaps) = modcaps else { return Ok(list) };
-    let added =
-        modcaps.added(&list).map(|capability| more(capability, rights, namespace)).collect::<Started<Vec<_>>>()?;
+    if form == Form::Soft {
+        return Err(Fatal::new(
+            "change the helper's capabilities (--modcaps)",
+            "with --identity=soft each is had for one call",
+        )
+        .hint("leave it out, or choose --identity=userns"));
+    }
+    let added = modcaps.added(&list).map(|capability| more(capability, rights, form)).collect::<Started<Vec<_>>>()?;
     for Need { capability, why } in &added {
         log::warn!("--modcaps: the helper has {capability}: {why}");
     }
     Ok([list, added].concat().into_iter().filter(|need| !modcaps.takes(need.capability)).collect())
 }
 
-fn more(capability: Capability, rights: Rights, namespace: User) -> Started<Need> {
+fn more(capability: Capability, rights: Rights, form: Form) -> Started<Need> {
     let refused = |why: &str| Fatal::new(format!("keep {capability} (--modcaps)"), why);
     let More { need, hosts, .. } =
         MORE.iter().find(|more| more.need.capability == capability && rights.allow(more.right)).ok_or_else(|| {
             refused("no operation of this share has a use for it")
                 .hint("leave it out, see --modcaps in postern-helper(8)")
         })?;
-    if *hosts && namespace == User::New {
+    if *hosts && form == Form::Userns {
         return Err(refused("it gives nothing in a user namespace")
             .hint("leave it out; --xattrmap=guest stores trusted.* and security.*, --identity=host goes without the namespace"));
     }
@@ -125,8 +140,9 @@ fn more(capability: Capability, rights: Rights, namespace: User) -> Started<Need
 }
 
 /// What the operations need.
-fn needed(rights: Rights, guard: Guard, model: Model) -> Vec<Need> {
+fn needed(rights: Rights, guard: Guard, model: Model, form: Form) -> Vec<Need> {
     match (rights.allow(Right::Write), guard.devices) {
+        (true, _) if form == Form::Soft => JUDGED.to_vec(),
         (false, _) if model.is_mapped() => MAPPED_READ.to_vec(),
         (true, _) if model.is_mapped() => MAPPED.to_vec(),
         (false, _) => READ.to_vec(),

@@ -21,10 +21,11 @@ use postern_policy::sandbox::caps::{self, Need};
 use postern_policy::sandbox::landlock::{Allow, enforce};
 use postern_policy::sandbox::namespace::{self, User};
 use postern_policy::sandbox::seccomp::Program;
+use postern_policy::translate::Translation;
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::process::{Pid, fchdir, getppid};
 
-use crate::args::Args;
+use crate::args::{Args, Form};
 use crate::child::{Ends, Helper};
 use crate::clone::{Clone, Place};
 use crate::ending::Ending;
@@ -52,12 +53,24 @@ pub(crate) fn run(args: &Args, socket: &UnixStream, dir: OwnedFd, identity: &Ide
     let (hello, server) = greet(socket, identity)?;
     log::info!("{}: {}", args.shown(), identity.root_on_host());
     let witness = Witness::call();
+    let translation = identity.kernels()?;
     let clone = enter(args, identity, dir)?;
     let guard = Guard::decide(args, identity, clone.mount.source, closed);
     let model = args.security_model.into();
-    let capabilities = walls::capabilities(args.rights(), guard, model, identity.namespace, args.modcaps.as_ref())?;
+    let capabilities = walls::capabilities(args.rights(), guard, model, identity.form, args.modcaps.as_ref())?;
     let names = Names::new(args.xattrmap.clone(), model);
-    let warden = Warden { args, identity, clone, guard, capabilities, plan, names, channels: hello.channels, witness };
+    let warden = Warden {
+        args,
+        identity,
+        translation,
+        clone,
+        guard,
+        capabilities,
+        plan,
+        names,
+        channels: hello.channels,
+        witness,
+    };
     let others = Others::new(socket).step("wait for signals")?;
     warden.confine()?;
     let ended = warden.watch(socket, &others)?;
@@ -109,11 +122,12 @@ struct Held {
 fn enter(args: &Args, identity: &Identity, dir: OwnedFd) -> Started<Held> {
     // The working directory goes along into the new mount namespace, where the descriptor would be a stranger.
     fchdir(&dir).step(format!("enter the shared directory {}", args.shown()))?;
-    match identity.namespace {
+    match identity.namespace() {
         User::Stay => namespace::enter(User::Stay)?,
         User::New => {
             let outside = Outside::new(&identity.maps, &identity.writers, identity.has_groups())?;
-            namespace::enter(User::New)?;
+            namespace::enter(User::New)
+                .map_err(|fatal| fatal.hint("--identity=soft goes without one where root starts the helper"))?;
             outside.map()?;
             become_root(identity)?;
         }
@@ -126,6 +140,12 @@ fn enter(args: &Args, identity: &Identity, dir: OwnedFd) -> Started<Held> {
     if !args.no_empty_root {
         namespace::empty_root().map_err(|fatal| fatal.hint("--no-empty-root goes without"))?;
     }
+    if identity.form == Form::Soft {
+        // What this process has of root's power stays for all that it is somebody else.
+        caps::stay()?;
+        become_root(identity)?;
+        sandbox::not_dumpable()?;
+    }
     Ok(Held { mount, proc })
 }
 
@@ -135,13 +155,16 @@ fn become_root(identity: &Identity) -> Started<()> {
     if identity.has_groups() {
         nix::unistd::setgroups(&[]).step(step)?;
     }
-    nix::unistd::setresgid(0.into(), 0.into(), 0.into()).step(step)?;
-    nix::unistd::setresuid(0.into(), 0.into(), 0.into()).step(step)
+    let (uid, gid) = identity.own();
+    nix::unistd::setresgid(gid.into(), gid.into(), gid.into()).step(step)?;
+    nix::unistd::setresuid(uid.into(), uid.into(), uid.into()).step(step)
 }
 
 struct Warden<'a> {
     args: &'a Args,
     identity: &'a Identity,
+    /// How ids of the guest become those of system calls.
+    translation: Translation,
     clone: Held,
     guard: Guard,
     capabilities: Vec<Need>,
@@ -236,7 +259,7 @@ impl Warden<'_> {
         Ok(Share {
             rights: self.args.rights(),
             guard: self.guard,
-            translation: self.identity.translation.clone(),
+            translation: self.translation.clone(),
             model: self.args.security_model.into(),
             names: self.names.clone(),
             store: self.plan.map(Store::new),
@@ -257,7 +280,7 @@ impl Warden<'_> {
             model: security_model.into(),
             acls: self.names.acls(),
             capabilities: self.names.capabilities(),
-            shown: self.identity.translation.shown().clone(),
+            shown: self.translation.shown().clone(),
         };
         send_news(socket, &News::Welcome(facts))?;
         hand(socket, self.clone.mount.root()?.as_fd())?;

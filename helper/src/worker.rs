@@ -1,6 +1,6 @@
 //! The helper proper: the process that serves the channels, behind all its walls.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::mpsc;
 use std::thread::{self, Builder};
 
@@ -13,6 +13,7 @@ use postern_policy::sandbox::landlock::{Allow, enforce};
 use postern_policy::sandbox::seccomp::Program;
 use rustix::process::fchdir;
 
+use crate::caller::Power;
 use crate::ending::Ending;
 use crate::serve::Stop;
 use crate::share::Share;
@@ -47,7 +48,7 @@ pub(crate) fn run(
             let settled = settled.clone();
             let serving = move || {
                 // Whoever waits for this has gone if it cannot be told; then nothing starts.
-                let _ = settled.send(settle(&share.numbers));
+                let _ = settled.send(settle(share));
                 if started.recv() == Ok(()) {
                     serve_channel(channel, share);
                 }
@@ -66,10 +67,11 @@ pub(crate) fn run(
 }
 
 /// A file mode mask and a working directory of this thread's own; xattr calls take the latter for granted.
-fn settle(numbers: &OwnedFd) -> Result<(), Fatal> {
+fn settle(share: &Share) -> Result<(), Fatal> {
     unshare(CloneFlags::CLONE_FS).step("give a thread its own working directory")?;
-    fchdir(numbers).step("enter /proc/self/fd")?;
-    caller::prepare().step("learn what a thread may do")
+    fchdir(&share.numbers).step("enter /proc/self/fd")?;
+    let power = if share.translation.map().is_some() { Power::Judged } else { Power::Kernel };
+    caller::prepare(power).step("learn what a thread may do")
 }
 
 fn serve_channel(channel: &Channel, share: &Share) {

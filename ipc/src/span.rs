@@ -66,6 +66,18 @@ impl std::fmt::Display for Span {
 }
 
 impl Span {
+    /// The part of `span`, whose ids are those from `to` on here, that has become what this range is of.
+    fn of_part(&self, span: Self, to: u32) -> Option<Self> {
+        let low = self.first.max(to);
+        let high = self.first.saturating_add(self.count).min(to.saturating_add(span.count));
+        let count = high.checked_sub(low).filter(|&count| count > 0)?;
+        let becomes = match self.becomes {
+            Becomes::From(first) => Becomes::From(first.saturating_add(low.saturating_sub(self.first))),
+            other => other,
+        };
+        Some(Self { first: span.first.saturating_add(low.saturating_sub(to)), count, becomes })
+    }
+
     fn check(self) -> Result<Self, BadSpans> {
         let ends = |first: u32| first.checked_add(self.count).is_some();
         let fits = ends(self.first)
@@ -121,6 +133,35 @@ impl Spans {
             (_, Becomes::One(to)) => Some(to),
             (_, Becomes::Nobody) => None,
         }
+    }
+
+    /// One table for two: what becomes of an id by this one, becomes what `next` says of that.
+    ///
+    /// # Errors
+    /// If it has too many ranges.
+    pub fn then(&self, next: &Self) -> Result<Self, BadSpans> {
+        let others = next.whole();
+        let both = |span: Span| match span.becomes {
+            Becomes::Nobody => vec![span],
+            Becomes::One(to) => vec![Span { becomes: next.of(to).map_or(Becomes::Nobody, Becomes::One), ..span }],
+            Becomes::From(to) => others.iter().filter_map(|other| other.of_part(span, to)).collect(),
+        };
+        let spans = self.whole().into_iter().flat_map(both);
+        Self::new(spans.filter(|span| span.becomes != Becomes::From(span.first)).collect())
+    }
+
+    /// Ranges for all ids, in order: those of the table, and those of ids that stay what they are.
+    fn whole(&self) -> Vec<Span> {
+        let mut spans = Vec::with_capacity(self.0.len().saturating_mul(2).saturating_add(1));
+        let mut next = 0;
+        let end = Span { first: NO_ID, count: 0, becomes: Becomes::Nobody };
+        for span in self.0.iter().chain([&end]) {
+            let count = span.first.saturating_sub(next);
+            spans.extend((count > 0).then_some(Span { first: next, count, becomes: Becomes::From(next) }));
+            spans.extend((span.count > 0).then_some(*span));
+            next = span.first.saturating_add(span.count);
+        }
+        spans
     }
 }
 
@@ -222,6 +263,16 @@ mod tests {
                 prop_assert!(of.is_empty());
                 prop_assert_eq!(table.of(id), wanted);
                 prop_assert!(id == NO_ID || wanted != Some(NO_ID), "no id becomes none");
+            }
+        }
+
+        /// Two tables in one say what both say one after the other.
+        #[test]
+        fn two_tables_are_one(a in ranges(), b in ranges(), ids in prop::collection::vec(prop_oneof![0..260_u32, any::<u32>()], 32)) {
+            let (Ok(a), Ok(b)) = (Spans::new(a), Spans::new(b)) else { return Ok(()) };
+            let Ok(both) = a.then(&b) else { return Ok(()) };
+            for id in ids.into_iter().filter(|&id| id != NO_ID) {
+                prop_assert_eq!(both.of(id), a.of(id).and_then(|id| b.of(id)), "{}", id);
             }
         }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+use postern_ipc::span::{BadSpans, Becomes, Span, Spans};
 use serde::Deserialize;
 
 use crate::host::{HostGid, HostUid};
@@ -184,6 +185,29 @@ impl IdMap {
         self.0.iter().all(|extent| extent.inside == extent.outside)
     }
 
+    /// As whom the host's ids are shown: as the guest's, or as `other` where there is none. user_namespaces(7)
+    ///
+    /// # Errors
+    /// If that takes more ranges than a table has.
+    pub fn shown(&self, other: u32) -> Result<Spans, BadSpans> {
+        let mut extents = self.0.clone();
+        extents.sort_by_key(|extent| extent.outside);
+        let mut spans = Vec::new();
+        let mut next = 0;
+        let unmapped = |first: u32, end: u32| {
+            let count = end.saturating_sub(first);
+            (count > 0).then_some(Span { first, count, becomes: Becomes::One(other) })
+        };
+        for extent in extents {
+            let Range { start, end } = extent.outsides();
+            spans.extend(unmapped(next, start));
+            spans.push(Span { first: start, count: extent.count, becomes: Becomes::From(extent.inside) });
+            next = end;
+        }
+        spans.extend(unmapped(next, u32::MAX));
+        Spans::new(spans)
+    }
+
     /// What `/proc/PID/uid_map` takes: a line for each range.
     pub fn proc_text(&self) -> String {
         self.0.iter().map(|extent| format!("{} {} {}\n", extent.inside, extent.outside, extent.count)).collect()
@@ -235,6 +259,12 @@ impl IdMaps {
     pub fn host_gid(&self, gid: ShareGid) -> Option<HostGid> {
         self.gids.outward(gid.0).map(HostGid)
     }
+
+    /// Whether owner and group of an inode, by the host's numbers, are both mapped: only then a capability counts for it.
+    /// user_namespaces(7)
+    pub fn have(&self, uid: u32, gid: u32) -> bool {
+        self.uids.inward(uid).is_some() && self.gids.inward(gid).is_some()
+    }
 }
 
 #[cfg(test)]
@@ -284,6 +314,19 @@ mod tests {
         assert_eq!((map.inward(1000), map.inward(100_001), map.inward(1001)), (Some(0), Some(2), None));
         assert_eq!(map.last_inside(), 65_536);
         assert_eq!(map.proc_text(), "0 1000 1\n1 100000 65536\n");
+    }
+
+    // user_namespaces(7): an id without a mapping "is converted to the overflow user ID"
+    #[test]
+    fn ids_of_the_host_are_shown_as_the_guests_or_as_nobody() {
+        let shown = map(&[":1:100000:65536:", ":0:1000:1:"]).unwrap().shown(65_534).unwrap();
+        let wanted = [(0, 65_534), (1000, 0), (1001, 65_534), (100_000, 1), (165_535, 65_536), (165_536, 65_534)];
+        for (id, guest) in wanted.into_iter().chain([(65_534, 65_534), (u32::MAX - 1, 65_534)]) {
+            assert_eq!(shown.of(id), Some(guest), "{id}");
+        }
+        assert!(map(&[":0:0:4294967295:"]).unwrap().shown(65_534).unwrap().of(7) == Some(7));
+        let many: Vec<Extent> = (0..60).map(|id| Extent::same(id * 2, 1)).collect();
+        assert!(IdMap::new(many).unwrap().shown(65_534).is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Ids of the guest that are others in the share, and the reverse, on top of the share's map.
 //!
+//! In a user namespace the kernel applies the map; in the initial one this does ([`Translation::mapped`]).
+//!
 //! Written by people as virtiofsd has it, `KIND:FROM:TO:COUNT` with any delimiter, once per range. What a guest asks for
 //! goes one way and is a law; what it is shown goes the other way and is a convenience.
 
@@ -10,6 +12,11 @@ use postern_ipc::id::{GuestGid, GuestUid};
 use postern_ipc::span::{BadSpans, Becomes, Shown, Span, Spans};
 use postern_ipc::{Errno, Result};
 
+use crate::idmap::IdMaps;
+
+/// Whom an unmapped id is shown as. Linux: overflowuid
+const NOBODY: u32 = 65534;
+
 /// A user id of the share: what its map takes as its inner side.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShareUid(pub u32);
@@ -17,6 +24,14 @@ pub struct ShareUid(pub u32);
 /// A group id of the share.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShareGid(pub u32);
+
+/// A user id as the system calls of the helper take it: the share's in a user namespace, in the initial one the host's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct KernelUid(pub u32);
+
+/// A group id as they take it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct KernelGid(pub u32);
 
 /// What a range is of, and what it becomes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,6 +166,15 @@ pub struct Translation {
     uids: Spans,
     gids: Spans,
     shown: Shown,
+    map: Option<Mapped>,
+}
+
+/// The share's map, where no kernel applies it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Mapped {
+    maps: IdMaps,
+    /// The host's ids as the guest sees them.
+    shown: Shown,
 }
 
 impl Translation {
@@ -161,7 +185,24 @@ impl Translation {
     pub fn new(users: &[Rule], groups: &[Rule]) -> std::result::Result<Self, BadSpans> {
         let (users, groups) = (Ways::new(users)?, Ways::new(groups)?);
         let shown = Shown { uids: users.inward, gids: groups.inward };
-        Ok(Self { uids: users.outward, gids: groups.outward, shown })
+        Ok(Self { uids: users.outward, gids: groups.outward, shown, map: None })
+    }
+
+    /// The same in the initial namespace, where ids are the host's.
+    ///
+    /// # Errors
+    /// If map and ranges together are too many ranges.
+    pub fn mapped(self, maps: IdMaps) -> std::result::Result<Self, BadSpans> {
+        let shown = Shown {
+            uids: maps.uids.shown(NOBODY)?.then(&self.shown.uids)?,
+            gids: maps.gids.shown(NOBODY)?.then(&self.shown.gids)?,
+        };
+        Ok(Self { map: Some(Mapped { maps, shown }), ..self })
+    }
+
+    /// The map that no kernel applies.
+    pub fn map(&self) -> Option<&IdMaps> {
+        self.map.as_ref().map(|map| &map.maps)
     }
 
     /// Nothing becomes anything else.
@@ -185,9 +226,41 @@ impl Translation {
         self.gids.of(gid.0).map(ShareGid).ok_or(Errno::EPERM)
     }
 
-    /// What the guest sees.
+    /// Who that is for the kernel.
+    ///
+    /// # Errors
+    /// EPERM as for [`Self::uid`]; EOVERFLOW for whom the map has not, where no kernel says so.
+    pub fn kernel_uid(&self, uid: GuestUid) -> Result<KernelUid> {
+        let uid = self.uid(uid)?;
+        let mapped = |map: &IdMaps| map.host_uid(uid).map(|uid| uid.0).ok_or(Errno::EOVERFLOW);
+        self.map().map_or(Ok(uid.0), mapped).map(KernelUid)
+    }
+
+    /// The same of groups.
+    ///
+    /// # Errors
+    /// As for [`Self::kernel_uid`].
+    pub fn kernel_gid(&self, gid: GuestGid) -> Result<KernelGid> {
+        let gid = self.gid(gid)?;
+        let mapped = |map: &IdMaps| map.host_gid(gid).map(|gid| gid.0).ok_or(Errno::EOVERFLOW);
+        self.map().map_or(Ok(gid.0), mapped).map(KernelGid)
+    }
+
+    /// A user of the kernel's as the guest sees him; `None` where the map has none.
+    pub fn user(&self, KernelUid(uid): KernelUid) -> Option<u32> {
+        let share = self.map().map_or(Some(uid), |map| map.uids.inward(uid));
+        share.and_then(|uid| self.shown.uids.of(uid))
+    }
+
+    /// The same of groups.
+    pub fn group(&self, KernelGid(gid): KernelGid) -> Option<u32> {
+        let share = self.map().map_or(Some(gid), |map| map.gids.inward(gid));
+        share.and_then(|gid| self.shown.gids.of(gid))
+    }
+
+    /// How the guest sees what the kernel shows.
     pub fn shown(&self) -> &Shown {
-        &self.shown
+        self.map.as_ref().map_or(&self.shown, |map| &map.shown)
     }
 }
 
@@ -195,6 +268,7 @@ impl Translation {
 #[allow(clippy::arithmetic_side_effects, reason = "a panic is a failed test")]
 mod tests {
     use super::*;
+    use crate::idmap::IdMap;
     use proptest::prelude::*;
 
     fn rules(texts: &[&str]) -> Vec<Rule> {
@@ -263,6 +337,30 @@ mod tests {
         }
         assert!(matches!(users(&["map:0:1:0"]), Err(BadSpans::Empty(_))));
         assert!(users(&["squash-guest:0:0:4294967295"]).is_ok());
+    }
+
+    // user_namespaces(7): what has no mapping is nobody
+    #[test]
+    fn in_the_initial_namespace_the_map_comes_after_the_ranges() {
+        let map = |text: &str| IdMap::new(vec![text.parse().unwrap()]).unwrap();
+        let maps = IdMaps { uids: map(":0:100000:1000:"), gids: map(":0:200000:10:") };
+        let table =
+            Translation::new(&rules(&["map:5000:5:10", "forbid-guest:7:1"]), &[]).unwrap().mapped(maps).unwrap();
+        let uid = |id| table.kernel_uid(GuestUid(id)).map(|uid| uid.0);
+        assert_eq!(
+            (uid(0), uid(5001), uid(7), uid(1000)),
+            (Ok(100_000), Ok(100_006), Err(Errno::EPERM), Err(Errno::EOVERFLOW))
+        );
+        assert_eq!(table.kernel_gid(GuestGid(9)), Ok(KernelGid(200_009)));
+        assert_eq!(table.kernel_gid(GuestGid(10)), Err(Errno::EOVERFLOW));
+        let shown = |id| table.shown().uids.of(id);
+        assert_eq!(
+            (shown(100_006), shown(100_000), shown(0), shown(101_000)),
+            (Some(5001), Some(0), Some(NOBODY), Some(NOBODY))
+        );
+        assert_eq!((table.user(KernelUid(100_006)), table.user(KernelUid(0))), (Some(5001), None));
+        assert_eq!((table.group(KernelGid(200_003)), table.group(KernelGid(100_000))), (Some(3), None));
+        assert!(!table.is_none());
     }
 
     #[test]

@@ -235,7 +235,8 @@ pub struct ShareArgs {
     /// The same for groups
     #[arg(long, value_name = "RANGE")]
     pub translate_gid: Vec<String>,
-    /// `userns`: the guest's ids are mapped by a user namespace; `host`: guest root is the host's root
+    /// `userns`: the guest's ids are mapped by a user namespace; `soft`: by the helper, without one; `host`: guest root is
+    /// the host's root
     #[arg(long, value_name = "FORM")]
     pub identity: Option<String>,
     /// Nothing of the share may be changed

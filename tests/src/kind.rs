@@ -13,6 +13,8 @@ use crate::share::{Setup, Share};
 pub enum Kind {
     /// postern, started by root with a map.
     Mapped,
+    /// The same in the initial user namespace: `--identity=soft`.
+    Soft,
     /// postern, started by root without a map.
     Root,
     /// postern, started by an ordinary user with subordinate ids.
@@ -87,7 +89,7 @@ impl Kind {
 
     /// Whether guest and host number users differently.
     pub fn has_map(self) -> bool {
-        matches!(self, Self::Mapped | Self::User | Self::Asked | Self::P9Mapped | Self::P9User)
+        matches!(self, Self::Mapped | Self::Soft | Self::User | Self::Asked | Self::P9Mapped | Self::P9User)
     }
 
     /// Its security model, if it is a mapped one: the guest's ids and modes are kept beside the host's.
@@ -105,9 +107,19 @@ impl Kind {
         matches!(self, Self::Root | Self::Host | Self::User | Self::Asked | Self::P9User)
     }
 
-    /// Whether the server's root is confined to a user namespace: no device nodes, no `trusted.*`.
+    /// Whether the server's root is confined to the ids of a map, as in a user namespace: no device nodes, no `trusted.*`.
     pub fn in_user_namespace(self) -> bool {
         self.is_postern() && self != Self::Host
+    }
+
+    /// Whether the helper is in the initial user namespace.
+    pub fn stays(self) -> bool {
+        matches!(self, Self::Host | Self::Soft)
+    }
+
+    /// Whether a server that root's helper meets by chance gets ids: where they are its own or subordinate ones.
+    pub fn has_ids_for_all(self) -> bool {
+        self.has_map() && !self.stays()
     }
 
     /// Whether device nodes can be made.
@@ -137,7 +149,7 @@ impl Kind {
     /// How the server maps user ids.
     pub fn uids(self) -> Vec<Range> {
         match self {
-            Self::Mapped | Self::P9Mapped => vec![MAP],
+            Self::Mapped | Self::Soft | Self::P9Mapped => vec![MAP],
             Self::User | Self::Asked | Self::P9User => {
                 let user = ordinary_user();
                 with_subordinate(user.uid.as_raw(), &user.name, "/etc/subuid")
@@ -183,10 +195,10 @@ impl Kind {
     /// Arguments that say whose ids are served.
     pub fn identity(self) -> Vec<String> {
         let Range { guest, host, count } = MAP;
+        let maps = ["--uid-map", "--gid-map"].map(|map| format!("{map}=:{guest}:{host}:{count}:"));
         match self {
-            Self::Mapped | Self::P9Mapped => {
-                ["--uid-map", "--gid-map"].map(|map| format!("{map}=:{guest}:{host}:{count}:")).into()
-            }
+            Self::Mapped | Self::P9Mapped => maps.into(),
+            Self::Soft => maps.into_iter().chain(["--identity=soft".into()]).collect(),
             Self::Host => vec!["--identity=host".into()],
             _ => self.security_model().map(|model| format!("--security-model={model}")).into_iter().collect(),
         }

@@ -70,7 +70,7 @@ pub mod prelude {
 #[macro_export]
 macro_rules! behaviour {
     ($($function:tt)*) => {
-        $crate::each! { mapped Mapped, root Root, user User, asked Asked, host Host, p9_mapped P9Mapped,
+        $crate::each! { mapped Mapped, soft Soft, root Root, user User, asked Asked, host Host, p9_mapped P9Mapped,
             p9_user P9User, mapped_xattr MappedXattr, mapped_file MappedFile, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd;
             $($function)* }
     };
@@ -80,7 +80,7 @@ macro_rules! behaviour {
 #[macro_export]
 macro_rules! virtiofs {
     ($($function:tt)*) => {
-        $crate::each! { mapped Mapped, root Root, user User, host Host, mapped_xattr MappedXattr,
+        $crate::each! { mapped Mapped, soft Soft, root Root, user User, host Host, mapped_xattr MappedXattr,
             mapped_file MappedFile, virtiofsd Virtiofsd, c_virtiofsd CVirtiofsd; $($function)* }
     };
 }
@@ -89,7 +89,7 @@ macro_rules! virtiofs {
 #[macro_export]
 macro_rules! translates {
     ($($function:tt)*) => {
-        $crate::each! { mapped Mapped, root Root, user User, host Host, p9_mapped P9Mapped, p9_user P9User,
+        $crate::each! { mapped Mapped, soft Soft, root Root, user User, host Host, p9_mapped P9Mapped, p9_user P9User,
             virtiofsd Virtiofsd; $($function)* }
     };
 }
@@ -98,7 +98,7 @@ macro_rules! translates {
 #[macro_export]
 macro_rules! promise {
     ($($function:tt)*) => {
-        $crate::each! { mapped Mapped, root Root, user User, host Host; $($function)* }
+        $crate::each! { mapped Mapped, soft Soft, root Root, user User, host Host; $($function)* }
     };
 }
 

@@ -35,9 +35,11 @@ pub enum Says {
     RootsGroups,
     /// The capabilities that the share's operations need.
     Needed,
+    /// The same; of a thread that serves without a user namespace what changes its ids, until it needs others.
+    Now,
 }
 
-use Says::{Needed, NoGroup, Own, Root, RootsGroups, Text};
+use Says::{Needed, NoGroup, Now, Own, Root, RootsGroups, Text};
 
 const NONE: Says = Text("0000000000000000");
 
@@ -49,7 +51,7 @@ pub const STATUS: &[(&str, [Says; 3])] = &[
     ("Groups", [NoGroup, RootsGroups, RootsGroups]),
     ("CapInh", [NONE, NONE, NONE]),
     ("CapPrm", [NONE, Needed, Needed]),
-    ("CapEff", [NONE, Needed, Needed]),
+    ("CapEff", [NONE, Needed, Now]),
     ("CapBnd", [NONE, Needed, Needed]),
     ("CapAmb", [NONE, NONE, NONE]),
     ("NoNewPrivs", [Text("1"), Text("1"), Text("1")]),
@@ -65,20 +67,20 @@ pub enum Whose {
     Servers,
     /// The helper's side's alone.
     Helpers,
-    /// The helper's side's alone, but the host's with `--identity=host`.
-    HelpersUnlessHost,
+    /// The helper's side's alone, but the host's with `--identity=host` and `soft`.
+    HelpersUnlessItStays,
     /// The server's alone; the host's where the server has got no ids.
     ServersIfMapped,
     /// The host's.
     Hosts,
 }
 
-use Whose::{Helpers, HelpersUnlessHost, Hosts, Servers, ServersIfMapped};
+use Whose::{Helpers, HelpersUnlessItStays, Hosts, Servers, ServersIfMapped};
 
 /// namespaces(7): /proc/PID/ns
 pub const NAMESPACES: &[(&str, [Whose; 3])] = &[
     // server, warden, helper
-    ("user", [Servers, HelpersUnlessHost, HelpersUnlessHost]),
+    ("user", [Servers, HelpersUnlessItStays, HelpersUnlessItStays]),
     ("mnt", [Servers, Helpers, Helpers]),
     ("net", [ServersIfMapped, Helpers, Helpers]),
     ("ipc", [ServersIfMapped, Helpers, Helpers]),
@@ -145,7 +147,7 @@ impl Processes {
 
     /// The server has ids of the share's. One that root's helper meets by chance gets none that are users'.
     fn is_mapped(&self) -> bool {
-        !self.managed || self.kind.has_map()
+        !self.managed || self.kind.has_ids_for_all()
     }
 
     fn assert_status(&self) {
@@ -177,13 +179,21 @@ impl Processes {
             RootsGroups if self.kind.in_user_namespace() => text.is_empty(),
             NoGroup | RootsGroups => true,
             Needed => u64::from_str_radix(text, 16) == Ok(self.needed()),
+            Now => {
+                let is = u64::from_str_radix(text, 16);
+                is == Ok(self.needed()) || self.kind == Kind::Soft && is == Ok(capabilities(&[6, 7]))
+            }
         }
     }
 
     /// capabilities(7): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETFCAP; MKNOD where the guest may make
-    /// devices: as the host's root, in a directory that no other user reaches, as a managed test's is not.
+    /// devices: as the host's root, in a directory that no other user reaches, as a managed test's is not. Without a user
+    /// namespace no FOWNER and no FSETID.
     fn needed(&self) -> u64 {
-        let always = [0, 1, 3, 4, 6, 7, 31].into_iter().map(|number: u64| 1 << number).sum::<u64>();
+        if self.kind == Kind::Soft {
+            return capabilities(&[0, 1, 6, 7, 31]);
+        }
+        let always = capabilities(&[0, 1, 3, 4, 6, 7, 31]);
         if self.kind.in_user_namespace() || self.managed { always } else { always | 1 << 27 }
     }
 
@@ -197,7 +207,7 @@ impl Processes {
             {
                 let hosts = match promised[column] {
                     Hosts => true,
-                    HelpersUnlessHost => !self.kind.in_user_namespace(),
+                    HelpersUnlessItStays => self.kind.stays(),
                     ServersIfMapped => !self.is_mapped(),
                     Servers | Helpers => false,
                 };
@@ -207,9 +217,12 @@ impl Processes {
         }
     }
 
-    /// user_namespaces(7): both sides have the share's ids and no others, but for the server's own.
+    /// user_namespaces(7): both sides have the share's ids and no others, but for the server's own. Where the helper stays
+    /// in the initial one, both have all.
     fn assert_maps(&self) {
-        for (file, ranges) in [("uid_map", self.kind.uids()), ("gid_map", self.kind.gids())] {
+        let all = || Kind::Host.uids();
+        let [uids, gids] = if self.kind.stays() { [all(), all()] } else { [self.kind.uids(), self.kind.gids()] };
+        for (file, ranges) in [("uid_map", uids), ("gid_map", gids)] {
             let promised: Vec<[u32; 3]> = ranges.iter().map(|range| [range.guest, range.host, range.count]).collect();
             let [server, warden, helper] = self.pids.map(|pid| map(pid, file));
             assert_eq!((&warden, &helper), (&promised, &promised), "{file}");
@@ -244,6 +257,10 @@ impl Processes {
             }
         }
     }
+}
+
+fn capabilities(numbers: &[u64]) -> u64 {
+    numbers.iter().map(|number| 1 << number).sum()
 }
 
 /// `/proc/PID/status` of every thread.

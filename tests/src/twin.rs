@@ -11,6 +11,7 @@ use postern_ipc::frame::{self, FRAME_MAX, Header};
 use postern_ipc::hello::{Hello, News, VERSION, receive_news, send_hello};
 use postern_ipc::id::Caller;
 use postern_ipc::op::Op;
+use postern_ipc::span::Shown;
 use postern_ipc::{Errno, Result};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::FdFlags;
@@ -42,6 +43,8 @@ pub struct Twin {
     pub scratch: Scratch,
     /// Its root, as the helper gives it to a server.
     pub root: OwnedFd,
+    /// How ids are shown to the guest.
+    pub shown: Shown,
     /// Where operations are asked for.
     pub channel: Channel,
     /// Where the handshake was.
@@ -75,11 +78,11 @@ impl Twin {
         send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false }).expect("hello");
         let news = receive_news(&socket);
         let log = || std::fs::read_to_string(scratch.path("log")).unwrap_or_default();
-        assert!(matches!(news, Ok(News::Welcome(_))), "{news:?}\n{}", log());
+        let Ok(News::Welcome(share)) = news else { panic!("{news:?}\n{}", log()) };
         let root = take(&socket).expect("the root");
         let channel = channel(&socket);
         let host = Host::new(scratch.path("share"), kind);
-        Self { host, scratch, root, channel, socket, warden, serial: 0, buffer: vec![0; FRAME_MAX] }
+        Self { host, scratch, root, shown: share.shown, channel, socket, warden, serial: 0, buffer: vec![0; FRAME_MAX] }
     }
 
     /// Pins what a path of the share names, as a server does.

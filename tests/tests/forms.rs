@@ -93,7 +93,7 @@ fn a_server_met_by_chance_becomes_no_user_of_the_host(on: Kind) {
     let pair = connected(on, FORM);
     let map = proc(pair.server.id(), "uid_map").unwrap();
     let told = pair.scratch.log().contains("it gets no id map");
-    assert_eq!((map.trim().is_empty(), told), (!on.has_map(), !on.has_map()), "{map:?}");
+    assert_eq!((map.trim().is_empty(), told), (!on.has_ids_for_all(), !on.has_ids_for_all()), "{map:?}");
 }
 
 // postern-helper(8): PROCESSES, of a tool that has started both

@@ -17,6 +17,13 @@ const DAC_READ_SEARCH: u32 = 2;
 const LINUX_IMMUTABLE: u32 = 9;
 const SYS_ADMIN: u32 = 21;
 
+/// A promise of those whose helper has its capabilities all the time; with `--identity=soft` it has each for one call.
+macro_rules! lasting {
+    ($($function:tt)*) => {
+        postern_tests::each! { mapped Mapped, root Root, user User, host Host; $($function)* }
+    };
+}
+
 fn with(on: Kind, modcaps: &str) -> Share {
     on.setup().arg(&format!("--modcaps={modcaps}")).serve()
 }
@@ -52,7 +59,7 @@ const TAKEN: [(&str, Act, nix::errno::Errno); 7] = [
 ];
 
 // postern-helper(8): --modcaps: "What then is not allowed gives the guest the kernel's error"
-#[apply(promise)]
+#[apply(lasting)]
 fn without_a_capability_the_kernel_refuses_what_it_is_for(on: Kind) {
     for (modcaps, act, errno) in TAKEN {
         let may = if modcaps == "-mknod" && !on.has_devices() { Err(EPERM) } else { Ok(()) };
@@ -66,7 +73,7 @@ fn without_a_capability_the_kernel_refuses_what_it_is_for(on: Kind) {
 }
 
 // capabilities(7): "CAP_FSETID  Don't clear set-user-ID and set-group-ID mode bits when a file is modified"
-#[apply(promise)]
+#[apply(lasting)]
 fn without_cap_fsetid_a_write_clears_set_id_bits(on: Kind) {
     let share = with(on, "-fsetid");
     share.put("f", b"hello").unwrap();
@@ -77,7 +84,7 @@ fn without_cap_fsetid_a_write_clears_set_id_bits(on: Kind) {
 }
 
 // proc(5): CapPrm, CapEff, CapBnd; postern-helper(8): --modcaps: "for good"
-#[apply(promise)]
+#[apply(lasting)]
 fn what_is_taken_no_process_of_the_share_has(on: Kind) {
     let before = on.serve();
     assert!(has(&before, CHOWN) && !has(&before, DAC_READ_SEARCH));
@@ -88,7 +95,7 @@ fn what_is_taken_no_process_of_the_share_has(on: Kind) {
 }
 
 // capabilities(7): "CAP_DAC_READ_SEARCH  Bypass file read permission checks"; writing is another one's
-#[apply(promise)]
+#[apply(lasting)]
 fn a_share_may_be_read_beyond_the_hosts_permissions_and_written_within(on: Kind) {
     let share = with(on, "-dac_override:+dac_read_search");
     share.host.write("f", b"hello");

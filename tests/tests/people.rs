@@ -66,7 +66,10 @@ fn the_doctor_says_whether_sharing_works_and_what_mends_it() {
     let mut confined = Command::new("unshare");
     let confined = by(confined.args(["--user", "--map-root-user", "sh", "-c", script]).arg(&doctor));
     assert_eq!(confined.status.code(), Some(1), "{confined:?}");
-    assert_says(&said(&confined), &["BAD   user namespaces: ", "ENOSPC", "sysctl user.max_user_namespaces=10000"]);
+    assert_says(
+        &said(&confined),
+        &["BAD   user namespaces: ", "ENOSPC", "sysctl user.max_user_namespaces=10000", "--identity=soft"],
+    );
 }
 
 // postern-9p(7): "refuses these words and says its own"

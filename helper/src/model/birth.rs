@@ -18,8 +18,8 @@ use crate::share::Share;
 /// All that is to be said of a new node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Birth {
-    /// As whom; `None` as the helper is.
-    who: Option<Who>,
+    /// As whom; `None` as the helper is; EOVERFLOW for who has no host id.
+    who: Result<Option<Who>>,
     umask: Mode,
     /// Permission bits on the host, before the umask.
     pub(crate) mode: Mode,
@@ -39,21 +39,30 @@ impl Birth {
         umask: Mode,
     ) -> Result<Self> {
         let Some(store) = &share.store else {
-            let who = Who::makes(caller, &share.translation)?;
+            let who = match Who::makes(caller, &share.translation) {
+                Err(errno) if errno != Errno::EOVERFLOW => return Err(errno),
+                who => who,
+            };
             return Ok(Self { who, umask, mode, lenient: share.model == Model::None, kept: None });
         };
         if store.plan.model == Model::MappedLinks && kind == libc::S_IFLNK {
-            return Ok(Self { who: None, umask, mode, lenient: false, kept: None });
+            return Ok(Self { who: Ok(None), umask, mode, lenient: false, kept: None });
         }
         let kept = Kept { rdev, ..kept(&share.attr(dir)?, caller, kind | mode.bits() & !umask.bits()) };
         let mode = store.plan.host_mode(kept.mode.unwrap_or(kind));
-        Ok(Self { who: None, umask: Mode::new(0), mode, lenient: false, kept: Some(kept) })
+        Ok(Self { who: Ok(None), umask: Mode::new(0), mode, lenient: false, kept: Some(kept) })
     }
 
-    /// Makes it.
-    pub(crate) fn run<T>(&self, make: impl Fn() -> Result<T>) -> Result<T> {
-        match caller::run(self.who, self.umask, &make) {
-            Err(Errno::EOVERFLOW) if self.lenient => caller::run(None, self.umask, &make),
+    /// Makes it in `dir`.
+    pub(crate) fn run<T>(&self, share: &Share, dir: &Pin, make: impl Fn() -> Result<T>) -> Result<T> {
+        let making = share.making(dir)?;
+        let as_root = || share.making_as_root(dir, || caller::run(None, self.umask, making, &make));
+        let as_who = |who| match who {
+            None => as_root(),
+            who => caller::run(who, self.umask, making, &make),
+        };
+        match self.who.and_then(as_who) {
+            Err(Errno::EOVERFLOW) if self.lenient => as_root(),
             made => made,
         }
     }

@@ -211,7 +211,7 @@ pub(super) fn hidden_links(dir: BorrowedFd<'_>, links: u32) -> u32 {
 
 /// Removes a name, and what is kept of it.
 pub(crate) fn unlink(share: &Share, dir: &Pin, name: &FileName) -> Result<()> {
-    let remove = || Ok(unlinkat(dir, name.as_c_str(), AtFlags::empty())?);
+    let remove = || share.removing(dir, name, || Ok(unlinkat(dir, name.as_c_str(), AtFlags::empty())?));
     let Some(store) = share.store.as_ref().filter(|_| share.model.keeps_by_name()) else { return remove() };
     let _one = store.alone();
     take_along(share, dir, name)?;
@@ -233,7 +233,7 @@ fn take_along(share: &Share, dir: &Pin, name: &FileName) -> Result<()> {
 
 /// Removes a directory that is empty for the guest, and what is kept of it.
 pub(crate) fn remove_dir(share: &Share, dir: &Pin, name: &FileName) -> Result<()> {
-    let remove = || Ok(unlinkat(dir, name.as_c_str(), AtFlags::REMOVEDIR)?);
+    let remove = || share.removing(dir, name, || Ok(unlinkat(dir, name.as_c_str(), AtFlags::REMOVEDIR)?));
     let Some(store) = share.store.as_ref().filter(|_| share.model.keeps_by_name()) else { return remove() };
     let _one = store.alone();
     match remove() {
@@ -287,7 +287,12 @@ pub(crate) fn rename(
     (new_dir, new_name): (&Pin, &FileName),
     flags: RenameFlags,
 ) -> Result<()> {
-    let host = || Ok(renameat_with(dir, name.as_c_str(), new_dir, new_name.as_c_str(), flags)?);
+    // A whiteout is root's, whoever else may move the name.
+    let owners_may = !flags.contains(RenameFlags::WHITEOUT);
+    let host = || {
+        let rename = || Ok(renameat_with(dir, name.as_c_str(), new_dir, new_name.as_c_str(), flags)?);
+        share.moving((dir, name), (new_dir, new_name), owners_may, rename)
+    };
     let Some(store) = share.store.as_ref().filter(|_| share.model.keeps_by_name()) else { return host() };
     let _one = store.alone();
     let old = Attr::of_entry(dir, name)?.id;

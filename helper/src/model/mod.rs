@@ -258,7 +258,7 @@ impl Share {
     /// The attributes of `name` in `dir`.
     pub(crate) fn entry(&self, dir: &Pin, name: &FileName) -> Result<Attr> {
         match &self.store {
-            None => Attr::of_entry(dir, name),
+            None => self.through(dir, || Attr::of_entry(dir, name)),
             Some(_) => self.attr_at(self.pin_name(dir, name)?, dir, name),
         }
     }

@@ -14,6 +14,7 @@ use rustix::fs::{
     AtFlags, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, chmodat, chownat, ftruncate, utimensat,
 };
 use rustix::process::{Gid, Uid};
+use rustix::thread::CapabilitySet;
 
 use crate::op::keep;
 use crate::pin::Pin;
@@ -57,23 +58,34 @@ impl Serve for SetAttr {
         }
         if (atime, mtime) != (TimeChange::Keep, TimeChange::Keep) {
             let times = Timestamps { last_access: time(atime), last_modification: time(mtime) };
-            utimensat(&node, c"", &times, AtFlags::EMPTY_PATH)?;
+            share.owning(&node, || Ok(utimensat(&node, c"", &times, AtFlags::EMPTY_PATH)?))?;
         }
         Ok((share.attr(&node)?, [], vec![]))
     }
 }
 
+/// One of the new group may give his file to it: only for a new owner a capability is needed.
 fn own(node: &Pin, uid: Option<GuestUid>, gid: Option<GuestGid>, share: &Share) -> Result<()> {
-    let uid = uid.map(|uid| share.translation.uid(uid)).transpose()?.map(|uid| uid.0);
-    let gid = gid.map(|gid| share.translation.gid(gid)).transpose()?.map(|gid| gid.0);
+    // An owner that cannot be had is not missed.
+    let missed = |errno| match errno {
+        Errno::EPERM | Errno::EINVAL if share.model == Model::None => Ok(()),
+        errno => Err(errno),
+    };
+    let kernel = || {
+        let uid = uid.map(|uid| share.translation.kernel_uid(uid)).transpose()?.map(|uid| uid.0);
+        let gid = gid.map(|gid| share.translation.kernel_gid(gid)).transpose()?.map(|gid| gid.0);
+        Ok((uid, gid))
+    };
+    let (uid, gid) = match kernel() {
+        Err(Errno::EOVERFLOW) => return missed(Errno::EINVAL),
+        ids => ids?,
+    };
     if uid == Some(KEEP) || gid == Some(KEEP) {
         return Err(Errno::EINVAL);
     }
-    match chownat(node, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH).map_err(Errno::from) {
-        // An owner that cannot be had is not missed.
-        Err(Errno::EPERM | Errno::EINVAL) if share.model == Model::None => Ok(()),
-        owned => owned,
-    }
+    let needed = if uid.is_some() { CapabilitySet::CHOWN } else { CapabilitySet::empty() };
+    let (uid, group) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    share.over_with(node, needed, gid, || Ok(chownat(node, c"", uid, group, AtFlags::EMPTY_PATH)?)).or_else(missed)
 }
 
 /// EOPNOTSUPP for a symbolic link, as every kernel from 6.6 on says.
@@ -88,7 +100,8 @@ fn permit(node: &Pin, mode: Mode, share: &Share) -> Result<()> {
 }
 
 fn chmod(node: &Pin, mode: Mode, share: &Share) -> Result<()> {
-    Ok(chmodat(&share.numbers, Share::number(node), rustix::fs::Mode::from_raw_mode(mode.bits()), AtFlags::empty())?)
+    let mode = rustix::fs::Mode::from_raw_mode(mode.bits());
+    share.owning(node, || Ok(chmodat(&share.numbers, Share::number(node), mode, AtFlags::empty())?))
 }
 
 /// By opening, because truncate(2) would wait for the holder of a lease.

@@ -44,7 +44,7 @@ impl Serve for Create {
         let birth = Birth::of(share, &dir, caller, (libc::S_IFREG, None), self.mode, self.umask)?;
         let how = open::how(self.flags)? | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         for _ in 0..TRIES {
-            match birth.run(|| share.make(&dir, self.name.as_c_str(), how, bits(birth.mode))) {
+            match birth.run(share, &dir, || share.make(&dir, self.name.as_c_str(), how, bits(birth.mode))) {
                 Err(Errno::EEXIST) if !self.flags.contains(OpenFlags::EXCL) => {}
                 made => {
                     let file = made?;
@@ -89,7 +89,7 @@ impl Serve for TmpFile {
         let birth = Birth::of(share, &dir, caller, (libc::S_IFREG, None), self.mode, self.umask)?;
         let linkable = if self.flags.contains(OpenFlags::EXCL) { OFlags::EXCL } else { OFlags::empty() };
         let how = open::how(self.flags)? | OFlags::TMPFILE | linkable;
-        let file = birth.run(|| share.make(&dir, c".", how, bits(birth.mode)))?;
+        let file = birth.run(share, &dir, || share.make(&dir, c".", how, bits(birth.mode)))?;
         birth.keep_nameless(share, &file)?;
         let node = share.pin_again(&file)?;
         Ok((share.attr(&node)?, [node, file], vec![]))
@@ -107,7 +107,7 @@ impl Serve for Mkdir {
 
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         let birth = Birth::of(share, &dir, caller, (libc::S_IFDIR, None), self.mode, self.umask)?;
-        birth.run(|| Ok(mkdirat(&dir, self.name.as_c_str(), bits(birth.mode))?))?;
+        birth.run(share, &dir, || Ok(mkdirat(&dir, self.name.as_c_str(), bits(birth.mode))?))?;
         Ok((birth.named(share, &dir, &self.name)?, [], vec![]))
     }
 }
@@ -134,7 +134,7 @@ impl Serve for Mknod {
             share.guard.node(self.kind)?;
             (kind, makedev(dev.major, dev.minor))
         };
-        birth.run(|| Ok(mknodat(&dir, self.name.as_c_str(), kind, bits(birth.mode), dev)?))?;
+        birth.run(share, &dir, || Ok(mknodat(&dir, self.name.as_c_str(), kind, bits(birth.mode), dev)?))?;
         Ok((birth.named(share, &dir, &self.name)?, [], vec![]))
     }
 }
@@ -162,7 +162,7 @@ impl Serve for Symlink {
         let birth = Birth::of(share, &dir, caller, (libc::S_IFLNK, None), Mode::new(0o777), Mode::new(0))?;
         if birth.is_kept() {
             let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-            let file = birth.run(|| share.make(&dir, self.name.as_c_str(), how, bits(birth.mode)))?;
+            let file = birth.run(share, &dir, || share.make(&dir, self.name.as_c_str(), how, bits(birth.mode)))?;
             birth.keep(share, &file, &dir, &self.name)?;
             let target = self.target.as_c_str().to_bytes();
             if pwrite(&file, target, 0).map_err(Errno::from) != Ok(target.len()) {
@@ -170,7 +170,7 @@ impl Serve for Symlink {
                 return Err(Errno::ENOSPC);
             }
         } else {
-            birth.run(|| Ok(symlinkat(self.target.as_c_str(), &dir, self.name.as_c_str())?))?;
+            birth.run(share, &dir, || Ok(symlinkat(self.target.as_c_str(), &dir, self.name.as_c_str())?))?;
         }
         Ok((share.entry(&dir, &self.name)?, [], vec![]))
     }
@@ -188,8 +188,8 @@ impl Serve for Link {
     /// By number: AT_EMPTY_PATH is refused in a user namespace.
     fn serve(self, [node, dir]: [Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let (number, name) = (Share::number(&node), self.name.as_c_str());
-        let link = || Ok(linkat(&share.numbers, number, &dir, name, AtFlags::SYMLINK_FOLLOW)?);
-        model::link(share, &node, (&dir, &self.name), link)?;
+        let link = || Ok(linkat(&share.numbers, number.as_c_str(), &dir, name, AtFlags::SYMLINK_FOLLOW)?);
+        model::link(share, &node, (&dir, &self.name), || share.linking(&node, &dir, link))?;
         Ok((share.attr_at(&node, &dir, &self.name)?, [], vec![]))
     }
 }

@@ -20,6 +20,9 @@ use crate::sys::{self, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR, FS_IOC_GETVERSION, 
 const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
 
+/// linux/fs.h: what is made in a directory is of its project.
+const FS_XFLAG_PROJINHERIT: u32 = 0x200;
+
 const fn ioctl(number: u32, why: &'static str) -> Call {
     Call::at(libc::SYS_ioctl, why).eq(1, number)
 }
@@ -33,6 +36,12 @@ fn open(node: &Pin, share: &Share) -> Result<OwnedFd> {
     share.open(node, OFlags::RDONLY)
 }
 
+/// EINVAL for a file of another project than it is of: the kernel says so to root of a user namespace only, and lets the
+/// owner in the initial one.
+fn require_project(changes: bool) -> Result<()> {
+    if changes { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
 impl Serve for GetFlags {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[ioctl(FS_IOC_GETFLAGS, "reads inode flags")], OPEN];
@@ -44,10 +53,23 @@ impl Serve for GetFlags {
 
 impl Serve for SetFlags {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] = &[&[ioctl(FS_IOC_SETFLAGS, "sets inode flags")], OPEN];
+    const CALLS: &'static [&'static [Call]] = &[
+        &[
+            ioctl(FS_IOC_SETFLAGS, "sets inode flags"),
+            ioctl(FS_IOC_GETFLAGS, "looks whether a project's is to change"),
+            share::STAT,
+        ],
+        OPEN,
+    ];
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        ioctl_setflags(open(&node, share)?, IFlags::from_bits_retain(self.flags))?;
+        let file = open(&node, share)?;
+        let flags = IFlags::from_bits_retain(self.flags);
+        if share.translation.map().is_some() {
+            let now = ioctl_getflags(&file)?;
+            require_project((flags ^ now).intersects(IFlags::PROJECT_INHERIT))?;
+        }
+        share.owning(&file, || Ok(ioctl_setflags(&file, flags)?))?;
         Ok(((), [], vec![]))
     }
 }
@@ -64,10 +86,23 @@ impl Serve for GetFsx {
 
 impl Serve for SetFsx {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] = &[&[ioctl(FS_IOC_FSSETXATTR, "sets the project")], OPEN];
+    const CALLS: &'static [&'static [Call]] = &[
+        &[
+            ioctl(FS_IOC_FSSETXATTR, "sets inode flags and hints"),
+            ioctl(FS_IOC_FSGETXATTR, "looks whether the project is to change"),
+            share::STAT,
+        ],
+        OPEN,
+    ];
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        sys::set_fsx(open(&node, share)?, FsXattr::new(self.fsx))?;
+        let file = open(&node, share)?;
+        let fsx = FsXattr::new(self.fsx);
+        if share.translation.map().is_some() {
+            let now = sys::get_fsx(&file)?;
+            require_project(fsx.projid != now.projid || (fsx.xflags ^ now.xflags) & FS_XFLAG_PROJINHERIT != 0)?;
+        }
+        share.owning(&file, || sys::set_fsx(&file, fsx))?;
         Ok(((), [], vec![]))
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn setid<T>(file: &OwnedFd, kill: bool, share: &Share, act: impl FnOn
     }
     let done = act();
     if Attr::of(file)?.mode != before.mode {
-        fchmod(file, Mode::from_raw_mode(before.mode & 0o7777))?;
+        share.owning(file, || Ok(fchmod(file, Mode::from_raw_mode(before.mode & 0o7777))?))?;
     }
     done
 }
@@ -62,9 +62,9 @@ pub(crate) fn disarm(node: &Pin, file: &OwnedFd, share: &Share) -> Result<()> {
     for_the_share(|| {
         let now = Attr::of(file)?;
         if now.has_setid() {
-            fchmod(file, Mode::from_raw_mode(now.mode & 0o7777 & !SETID))?;
+            share.owning(file, || Ok(fchmod(file, Mode::from_raw_mode(now.mode & 0o7777 & !SETID))?))?;
         }
-        remove(node, c"security.capability")
+        remove(node, c"security.capability", share)
     })
 }
 
@@ -72,11 +72,12 @@ pub(crate) fn disarm(node: &Pin, file: &OwnedFd, share: &Share) -> Result<()> {
 /// owner is not what they were given to. capabilities(7)
 pub(crate) fn capability(node: impl AsFd, share: &Share) -> Result<()> {
     let Some(name) = &share.names.kept_capability else { return Ok(()) };
-    for_the_share(|| remove(node, name.as_c_str()))
+    for_the_share(|| remove(node, name.as_c_str(), share))
 }
 
-fn remove(node: impl AsFd, name: &CStr) -> Result<()> {
-    match removexattr(Share::number(node), name).map_err(Errno::from) {
+fn remove(node: impl AsFd, name: &CStr, share: &Share) -> Result<()> {
+    let remove = || Ok(removexattr(Share::number(&node), name)?);
+    match share.changing(&node, name.to_bytes(), remove) {
         Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
         Err(errno) => Err(errno),
     }

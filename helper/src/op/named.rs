@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use postern_ipc::id::{GuestGid, GuestUid};
 use postern_ipc::name::XattrName;
 use postern_ipc::{Errno, Result};
-use postern_policy::translate::Translation;
+use postern_policy::translate::{KernelGid, KernelUid, ShareUid, Translation};
+
+use crate::names::CAPABILITY;
 
 /// linux/posix_acl_xattr.h: POSIX_ACL_XATTR_VERSION
 const ACL_VERSION: [u8; 4] = 2_u32.to_le_bytes();
@@ -17,6 +19,13 @@ const ACL_USER: u16 = 0x02;
 const ACL_GROUP: u16 = 0x08;
 /// linux/capability.h: VFS_CAP_REVISION_3, in the highest byte; those before it mean root of whoever sets them.
 const CAP_REVISION_3: u8 = 3;
+const CAP_REVISION_2: u8 = 2;
+/// Bytes of its sets.
+const CAP_SETS: usize = 16;
+/// Bytes of a whole value, and more than that.
+const CAP_MAX: u32 = 64;
+/// Shown where there is no id, as the kernel does. linux/uidgid.h: INVALID_UID
+const NO_ID: u32 = u32::MAX;
 const ROOT: u32 = 0;
 
 /// Users or groups of the guest that become the share's, or the reverse.
@@ -29,17 +38,46 @@ enum Way<'a> {
 impl Way<'_> {
     fn user(self, id: u32) -> Result<u32> {
         match self {
-            Self::Outward(translation) => translation.uid(GuestUid(id)).map(|uid| uid.0),
-            Self::Inward(translation) => translation.shown().uids.of(id).ok_or(Errno::EPERM),
+            Self::Outward(translation) => translation.kernel_uid(GuestUid(id)).map(|uid| uid.0).map_err(unmapped),
+            Self::Inward(translation) => Ok(translation.user(KernelUid(id)).unwrap_or(NO_ID)),
         }
     }
 
     fn group(self, id: u32) -> Result<u32> {
         match self {
-            Self::Outward(translation) => translation.gid(GuestGid(id)).map(|gid| gid.0),
-            Self::Inward(translation) => translation.shown().gids.of(id).ok_or(Errno::EPERM),
+            Self::Outward(translation) => translation.kernel_gid(GuestGid(id)).map(|gid| gid.0).map_err(unmapped),
+            Self::Inward(translation) => Ok(translation.group(KernelGid(id)).unwrap_or(NO_ID)),
         }
     }
+
+    /// In whose user namespace file capabilities count: of this root, or of whoever sets and gets them. In the initial
+    /// namespace that is the share's root, and EOVERFLOW says as in others that it is none there. cap_inode_getsecurity
+    fn root(self, root: Option<u32>) -> Result<Option<u32>> {
+        match (self, root) {
+            (Self::Outward(translation), None) => {
+                self.user(ROOT)?;
+                Ok(translation.map().and_then(|map| map.host_uid(ShareUid(ROOT))).map(|uid| uid.0))
+            }
+            (Self::Inward(translation), root) if let Some(map) = translation.map() => {
+                match (map.uids.inward(root.unwrap_or(ROOT)), root) {
+                    (Some(ROOT), _) | (None, None) => Ok(None),
+                    (Some(_), _) => self.user(root.unwrap_or(ROOT)).map(Some),
+                    (None, Some(_)) => Err(Errno::EOVERFLOW),
+                }
+            }
+            (_, root) => root.map(|root| self.user(root)).transpose(),
+        }
+    }
+}
+
+/// As the kernel says of an id in a value.
+fn unmapped(errno: Errno) -> Errno {
+    if errno == Errno::EOVERFLOW { Errno::EINVAL } else { errno }
+}
+
+/// Most bytes of a value whose size is not the same for kernel and guest.
+pub(crate) fn resized(name: &XattrName, translation: &Translation) -> Option<u32> {
+    (translation.map().is_some() && name.as_bytes() == CAPABILITY).then_some(CAP_MAX)
 }
 
 /// A value that the guest sets, in the share's ids. EPERM if it names somebody whom the share forbids, EINVAL if it is
@@ -54,17 +92,17 @@ pub(crate) fn outward<'a>(name: &XattrName, value: &'a [u8], translation: &Trans
 }
 
 /// A value that the guest gets, as it is to see it. EINVAL as for [`outward`].
-pub(crate) fn inward(name: &XattrName, value: &mut [u8], translation: &Translation) -> Result<()> {
+pub(crate) fn inward(name: &XattrName, value: &mut Vec<u8>, translation: &Translation) -> Result<()> {
     if translation.is_none() || value.is_empty() {
         return Ok(());
     }
     translated(name, value, Way::Inward(translation))
 }
 
-fn translated(name: &XattrName, value: &mut [u8], way: Way<'_>) -> Result<()> {
+fn translated(name: &XattrName, value: &mut Vec<u8>, way: Way<'_>) -> Result<()> {
     match name.as_bytes() {
         b"system.posix_acl_access" | b"system.posix_acl_default" => acl(value, way),
-        b"security.capability" => capability(value, way),
+        CAPABILITY => capability(value, way),
         _ => Ok(()),
     }
 }
@@ -89,19 +127,27 @@ fn acl(value: &mut [u8], way: Way<'_>) -> Result<()> {
 
 /// Revision and flags, two sets of eight bytes, and from the third revision on the root of the user namespace in which
 /// they count. linux/capability.h: struct vfs_ns_cap_data
-fn capability(value: &mut [u8], way: Way<'_>) -> Result<()> {
-    match value {
-        [_, _, _, CAP_REVISION_3, sets @ ..] => {
-            let (sets, root) = sets.split_last_chunk_mut::<4>().ok_or(Errno::EINVAL)?;
-            if sets.len() != 16 {
-                return Err(Errno::EINVAL);
-            }
-            *root = way.user(u32::from_le_bytes(*root))?.to_le_bytes();
-            Ok(())
-        }
-        [_, _, _, revision, ..] if *revision < CAP_REVISION_3 => way.user(ROOT).map(drop),
-        _ => Err(Errno::EINVAL),
+fn capability(value: &mut Vec<u8>, way: Way<'_>) -> Result<()> {
+    let root = match value[..] {
+        [_, _, _, CAP_REVISION_3, ref sets @ ..] => match sets.split_last_chunk::<4>() {
+            Some((sets, root)) if sets.len() == CAP_SETS => Some(u32::from_le_bytes(*root)),
+            _ => return Err(Errno::EINVAL),
+        },
+        [_, _, _, revision, ..] if revision < CAP_REVISION_3 => None,
+        _ => return Err(Errno::EINVAL),
+    };
+    let becomes = way.root(root)?;
+    if root.is_none() && becomes.is_none() {
+        return Ok(());
     }
+    value.truncate(CAP_SETS.saturating_add(4));
+    let [_, _, _, revision, sets @ ..] = &mut value[..] else { return Err(Errno::EINVAL) };
+    if sets.len() != CAP_SETS {
+        return Err(Errno::EINVAL);
+    }
+    *revision = if becomes.is_some() { CAP_REVISION_3 } else { CAP_REVISION_2 };
+    value.extend(becomes.map(u32::to_le_bytes).into_iter().flatten());
+    Ok(())
 }
 
 #[cfg(test)]

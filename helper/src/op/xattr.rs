@@ -34,18 +34,35 @@ fn length(bytes: usize) -> Result<u32> {
     u32::try_from(bytes).map_err(|_| Errno::E2BIG)
 }
 
+/// What was asked for: the size, or so many bytes.
+fn sized<T>(size: u32, value: Vec<u8>) -> Result<(u32, [T; 0], Vec<u8>)> {
+    match (size, length(value.len())?) {
+        (0, length) => Ok((length, [], vec![])),
+        (size, length) if size < length => Err(Errno::ERANGE),
+        (_, length) => Ok((length, [], value)),
+    }
+}
+
 impl Serve for GetXattr {
     const NEEDS: Right = Right::Read;
-    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_getxattr, "reads an attribute")]];
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_getxattr, "reads an attribute"), share::STAT]];
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         let host = share.names.host(&self.name, caller, Use::Read)?;
         let (number, name) = (Share::number(&node), host.as_c_str());
+        let get =
+            |value: &mut Vec<u8>| share.over(&node, || Ok(getxattr(number.as_c_str(), name, spare_capacity(value))?));
+        if let Some(most) = named::resized(&host, &share.translation) {
+            let mut value = room(most);
+            get(&mut value)?;
+            named::inward(&host, &mut value, &share.translation)?;
+            return sized(self.size, value);
+        }
         if self.size == 0 {
-            return Ok((length(getxattr_query(number, name)?)?, [], vec![]));
+            return Ok((length(share.over(&node, || Ok(getxattr_query(number.as_c_str(), name)?))?)?, [], vec![]));
         }
         let mut value = room(self.size);
-        getxattr(number, name, spare_capacity(&mut value))?;
+        get(&mut value)?;
         named::inward(&host, &mut value, &share.translation)?;
         Ok((length(value.len())?, [], value))
     }
@@ -57,12 +74,7 @@ impl Serve for ListXattr {
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         if !share.names.are_the_hosts() {
-            let names = shown(&node, share, caller)?;
-            return match (self.size, length(names.len())?) {
-                (0, length) => Ok((length, [], vec![])),
-                (size, length) if size < length => Err(Errno::ERANGE),
-                (_, length) => Ok((length, [], names)),
-            };
+            return sized(self.size, shown(&node, share, caller)?);
         }
         if self.size == 0 {
             return Ok((length(listxattr_query(Share::number(&node))?)?, [], vec![]));
@@ -101,7 +113,8 @@ impl Serve for SetXattr {
         share.guard.xattr(&name)?;
         let flags = HostFlags::from_bits_retain(self.flags.difference(XattrFlags::KILL_SGID).bits());
         let value = named::outward(&name, data, &share.translation)?;
-        setxattr(Share::number(&node), name.as_c_str(), &value, flags)?;
+        let set = || Ok(setxattr(Share::number(&node), name.as_c_str(), &value, flags)?);
+        share.changing(&node, name.as_bytes(), set)?;
         if self.flags.contains(XattrFlags::KILL_SGID) {
             kill_sgid(&node, share)?;
         }
@@ -121,16 +134,18 @@ fn kill_sgid(node: &Pin, share: &Share) -> Result<()> {
     }
     let taken = if share.guard.setid { libc::S_ISGID } else { SETID };
     let mode = Mode::from_raw_mode(mode & !taken);
-    Ok(chmodat(&share.numbers, Share::number(node), mode, AtFlags::empty())?)
+    share.owning(node, || Ok(chmodat(&share.numbers, Share::number(node), mode, AtFlags::empty())?))
 }
 
 impl Serve for RemoveXattr {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_removexattr, "removes an attribute")]];
+    const CALLS: &'static [&'static [Call]] =
+        &[&[Call::any(libc::SYS_removexattr, "removes an attribute"), share::STAT]];
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         let name = changeable(&node, &self.name, share, caller)?;
-        removexattr(Share::number(&node), name.as_c_str())?;
+        let remove = || Ok(removexattr(Share::number(&node), name.as_c_str())?);
+        share.changing(&node, name.as_bytes(), remove)?;
         Ok(((), [], vec![]))
     }
 }

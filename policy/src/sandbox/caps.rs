@@ -4,7 +4,9 @@ use std::fmt::Display;
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-use crate::fatal::Fatal;
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
+
+use crate::fatal::{Fatal, Step as _};
 
 /// A row of a list of capabilities.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,15 @@ pub fn bound(list: &[Need]) -> Result<(), Fatal> {
     let list: CapsHashSet = list.iter().map(|need| need.capability).collect();
     let bounding = told(caps::read(None, CapSet::Bounding))?;
     bounding.difference(&list).try_for_each(|capability| told(caps::drop(None, CapSet::Bounding, *capability)))
+}
+
+/// From now on capabilities do not change with user ids, nor are there any for root's.
+///
+/// # Errors
+/// EPERM without CAP_SETPCAP.
+pub fn stay() -> Result<(), Fatal> {
+    let bits = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::NO_ROOT;
+    set_capabilities_secure_bits(bits).step("keep capabilities whoever it is")
 }
 
 fn told<T>(result: Result<T, impl Display>) -> Result<T, Fatal> {

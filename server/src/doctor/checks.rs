@@ -217,7 +217,9 @@ fn namespaces(patient: &Patient) -> Option<Finding> {
             format!("say --helper-socket /{HELPERS}: helpers of root's are there"),
         ));
     }
-    Some(Finding::bad(fatal.to_string(), format!("{remedy}; or have postern-helper.socket enabled, postern-policy(5)")))
+    let others = "--identity=soft goes without where root starts the helper, and postern-helper.socket may be enabled, \
+                  postern-policy(5)";
+    Some(Finding::bad(fatal.to_string(), format!("{remedy}; {others}")))
 }
 
 #[cfg(test)]
