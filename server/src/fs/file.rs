@@ -16,7 +16,7 @@ use crate::quota::Quota;
 /// A donated data descriptor with what is known of it.
 #[derive(Debug)]
 pub struct OpenFile {
-    descriptor: OwnedFd,
+    pub(super) descriptor: OwnedFd,
     /// Of which node.
     pub node: NodeId,
     /// What it was opened as.
@@ -30,7 +30,7 @@ pub struct OpenFile {
     /// Each write waits for the disk.
     pub writes_wait: bool,
     /// It may be kept when it is closed.
-    unchanged: Option<Unchanged>,
+    pub(super) unchanged: Option<Unchanged>,
     /// Where the reading of a directory stands.
     pub stream: Mutex<Stream>,
 }
@@ -55,11 +55,6 @@ impl OpenFile {
     #[must_use]
     pub fn unchanged(self, unchanged: Option<Unchanged>) -> Self {
         Self { unchanged, ..self }
-    }
-
-    /// Its descriptor, if it may be kept.
-    pub fn keep(self) -> Option<(OwnedFd, Unchanged)> {
-        Some((self.descriptor, self.unchanged?))
     }
 
     /// Set-id bits may be there and must be kept by asking the helper to write.

@@ -4,13 +4,14 @@
 //! anew would give: the file has not changed since before it was opened (its ctime, which also tells of new owners, modes
 //! and names), and its file system asks nobody else when a file is opened.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
 use postern_ipc::attr::{Attr, Time};
 
+use super::file::OpenFile;
 use super::{NodeId, Object};
 
 /// Younger changes may share their ctime with the next: the kernel's clock for files ticks so seldom.
@@ -44,7 +45,7 @@ impl Unchanged {
     }
 }
 
-/// Descriptors nobody uses, the oldest of which makes room for the next.
+/// Files nobody has open, the oldest of which makes room for the next.
 #[derive(Debug)]
 pub struct Kept {
     idle: Mutex<Idle>,
@@ -53,17 +54,10 @@ pub struct Kept {
 
 #[derive(Debug, Default)]
 struct Idle {
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<OpenFile>>,
     /// The oldest one.
     next: usize,
     by_node: HashMap<(NodeId, Object), usize>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    of: (NodeId, Object),
-    descriptor: OwnedFd,
-    unchanged: Unchanged,
 }
 
 impl Kept {
@@ -72,32 +66,33 @@ impl Kept {
         Self { idle: Mutex::default(), most }
     }
 
-    /// A descriptor for reading of what has not changed since before it was opened.
-    pub fn take(&self, node: NodeId, object: Object) -> Option<(OwnedFd, Unchanged)> {
-        let Slot { descriptor, unchanged, .. } = self.lock().take((node, object))?;
-        let same = Attr::of(&descriptor).is_ok_and(|attr| attr.ctime == unchanged.since);
-        same.then_some((descriptor, unchanged))
+    /// What was opened for reading, if its file has not changed since before that.
+    pub fn take(&self, node: NodeId, object: Object) -> Option<OpenFile> {
+        let file = self.lock().take((node, object))?;
+        let now = Attr::of(&file).ok()?.ctime;
+        file.unchanged.is_some_and(|unchanged| unchanged.since == now).then_some(file)
     }
 
-    /// Keeps what was opened for reading after it was last seen to be `unchanged`.
-    pub fn put(&self, node: NodeId, object: Object, descriptor: OwnedFd, unchanged: Unchanged) {
-        if self.most == 0 || !(unchanged.local || is_local(&descriptor)) {
+    /// Keeps a file, if it was opened for reading and nothing else after it was last seen to be unchanged.
+    pub fn put(&self, mut file: OpenFile) {
+        let Some(unchanged) = &mut file.unchanged else { return };
+        unchanged.local = unchanged.local || is_local(&file.descriptor);
+        if !unchanged.local || self.most == 0 {
             return;
         }
-        let unchanged = Unchanged { local: true, ..unchanged };
-        let of = (node, object);
+        let of = (file.node, file.object);
         let mut idle = self.lock();
         let before = idle.take(of);
         let at = idle.next;
         let oldest = match idle.slots.get_mut(at) {
-            Some(slot) => slot.replace(Slot { of, descriptor, unchanged }),
+            Some(slot) => slot.replace(file),
             None => {
-                idle.slots.push(Some(Slot { of, descriptor, unchanged }));
+                idle.slots.push(Some(file));
                 None
             }
         };
         if let Some(oldest) = &oldest {
-            idle.by_node.remove(&oldest.of);
+            idle.by_node.remove(&(oldest.node, oldest.object));
         }
         idle.by_node.insert(of, at);
         idle.next = if at.saturating_add(1) < self.most { at.saturating_add(1) } else { 0 };
@@ -129,7 +124,7 @@ impl Kept {
 }
 
 impl Idle {
-    fn take(&mut self, of: (NodeId, Object)) -> Option<Slot> {
+    fn take(&mut self, of: (NodeId, Object)) -> Option<OpenFile> {
         let at = self.by_node.remove(&of)?;
         self.slots.get_mut(at)?.take()
     }
@@ -142,15 +137,17 @@ fn is_local(descriptor: impl AsFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use postern_ipc::attr::OpenFlags;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
     const FILE: Object = Object::File;
 
-    fn open(path: &Path) -> (OwnedFd, Unchanged) {
-        let file = OwnedFd::from(std::fs::File::open(path).unwrap());
+    fn open(node: u64, path: &Path) -> OpenFile {
+        let file = std::os::fd::OwnedFd::from(std::fs::File::open(path).unwrap());
         let since = Attr::of(&file).unwrap().ctime;
-        (file, Unchanged { since, local: false })
+        let file = OpenFile::new(file, NodeId(node), FILE, false, OpenFlags::READ);
+        file.unchanged(Some(Unchanged { since, local: false }))
     }
 
     fn file() -> tempfile::NamedTempFile {
@@ -160,8 +157,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_given_once() {
         let (kept, file) = (Kept::new(4), file());
-        let (descriptor, unchanged) = open(file.path());
-        kept.put(NodeId(2), FILE, descriptor, unchanged);
+        kept.put(open(2, file.path()));
         assert!(kept.take(NodeId(3), FILE).is_none() && kept.take(NodeId(2), Object::Dir).is_none());
         assert!(kept.take(NodeId(2), FILE).is_some());
         assert!(kept.take(NodeId(2), FILE).is_none());
@@ -170,8 +166,7 @@ mod tests {
     #[test]
     fn what_has_changed_is_not_given() {
         let (kept, file) = (Kept::new(4), file());
-        let (descriptor, unchanged) = open(file.path());
-        kept.put(NodeId(2), FILE, descriptor, unchanged);
+        kept.put(open(2, file.path()));
         std::thread::sleep(TICK);
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(kept.take(NodeId(2), FILE).is_none());
@@ -192,8 +187,7 @@ mod tests {
     #[test]
     fn only_files_of_local_file_systems_are_kept() {
         let kept = Kept::new(4);
-        let (descriptor, unchanged) = open(Path::new("/proc/self/status"));
-        kept.put(NodeId(2), FILE, descriptor, unchanged);
+        kept.put(open(2, Path::new("/proc/self/status")));
         assert!(kept.lock().slots.is_empty());
     }
 
@@ -201,8 +195,7 @@ mod tests {
     fn the_oldest_makes_room_and_no_more_are_kept_than_said() {
         let (kept, file) = (Kept::new(3), file());
         for node in 1..=100 {
-            let (descriptor, unchanged) = open(file.path());
-            kept.put(NodeId(node), FILE, descriptor, unchanged);
+            kept.put(open(node, file.path()));
             if node % 7 == 0 {
                 kept.forget(NodeId(node - 1));
             }
@@ -217,8 +210,7 @@ mod tests {
     fn what_is_put_twice_is_kept_once() {
         let (kept, file) = (Kept::new(3), file());
         for _ in 0..2 {
-            let (descriptor, unchanged) = open(file.path());
-            kept.put(NodeId(1), FILE, descriptor, unchanged);
+            kept.put(open(1, file.path()));
         }
         assert!(kept.take(NodeId(1), FILE).is_some());
         assert!(kept.take(NodeId(1), FILE).is_none());

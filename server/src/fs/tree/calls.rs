@@ -237,10 +237,7 @@ impl Fs for Tree {
         if self.nodes.dev(file.node).is_ok()
             && let Some(file) = Arc::into_inner(file)
         {
-            let (node, object) = (file.node, file.object);
-            if let Some((descriptor, unchanged)) = file.keep() {
-                self.kept.put(node, object, descriptor, unchanged);
-            }
+            self.kept.put(file);
         }
         Ok(())
     }

@@ -275,8 +275,8 @@ impl Tree {
 
     /// Opens what may have been open before, for reading and nothing else.
     fn reopen(&self, node: NodeId, object: Object, ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>) -> Result<Fh> {
-        if let Some((file, unchanged)) = self.kept.take(node, object) {
-            return Ok(self.keep(OpenFile::new(file, node, object, false, OpenFlags::READ).unchanged(Some(unchanged))));
+        if let Some(file) = self.kept.take(node, object) {
+            return Ok(self.keep(file));
         }
         let pin = self.pin(node)?;
         let unchanged = if self.walk.finds() { Unchanged::since(&self.walk.attr(pin.as_fd())?) } else { None };
