@@ -57,8 +57,10 @@ const LEASE_TRIES: [u64; 7] = [1, 4, 16, 64, 128, 256, 512];
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 /// The same of a name that may be a symbolic link, which is not followed.
 pub(crate) const PATH_NAME: OFlags = PATH.union(OFlags::NOFOLLOW);
-/// Added whenever content is opened.
-const ALWAYS: OFlags = OFlags::NONBLOCK.union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
+/// Added whenever content is opened, or made.
+const MAKING: OFlags = OFlags::CLOEXEC.union(OFlags::NOCTTY);
+/// Added whenever what is there is opened: neither a pipe nor the holder of a lease is waited for.
+const ALWAYS: OFlags = OFlags::NONBLOCK.union(MAKING);
 
 /// What F_SETFL sets and clears; it leaves the rest as it is. fcntl(2)
 const SETTABLE: OFlags = OFlags::APPEND.union(OFlags::DIRECT).union(OFlags::NOATIME);
@@ -133,26 +135,31 @@ impl Share {
     pub(crate) fn open(&self, node: impl AsFd, how: OFlags) -> Result<OwnedFd> {
         let number = Self::number(&node);
         let open = |how| Ok(openat(&self.numbers, number.as_c_str(), how | ALWAYS, Mode::empty())?);
-        patiently(|| self.over(&node, || willing(how, open)))
+        patiently(|| {
+            self.over(&node, || {
+                let (file, how) = willing(how, open)?;
+                fcntl_setfl(&file, how & SETTABLE)?;
+                Ok(file)
+            })
+        })
     }
 
     /// Makes what is not there. `how` says whether by a name (O_CREAT) or without one (O_TMPFILE).
     pub(crate) fn make(&self, dir: impl AsFd, name: &std::ffi::CStr, how: OFlags, mode: Mode) -> Result<OwnedFd> {
-        willing(how, |how| Ok(openat(&dir, name, how | ALWAYS, mode)?))
+        let (file, _) = willing(how, |how| Ok(openat(&dir, name, how | MAKING, mode)?))?;
+        Ok(file)
     }
 }
 
-/// O_NOATIME is the owner's; for others a wish that is not granted. O_NONBLOCK was for opening only.
-fn willing(how: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
-    let (file, how) = match open(how) {
+/// O_NOATIME is the owner's; for others a wish that is not granted. Tells how it was opened.
+fn willing(how: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<(OwnedFd, OFlags)> {
+    match open(how) {
         Err(Errno::EPERM) if how.contains(OFlags::NOATIME) => {
             let how = how.difference(OFlags::NOATIME);
-            (open(how)?, how)
+            Ok((open(how)?, how))
         }
-        opened => (opened?, how),
-    };
-    fcntl_setfl(&file, how & SETTABLE)?;
-    Ok(file)
+        opened => Ok((opened?, how)),
+    }
 }
 
 fn patiently<T>(act: impl Fn() -> Result<T>) -> Result<T> {
