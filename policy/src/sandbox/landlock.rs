@@ -76,13 +76,26 @@ pub fn enforce(allow: Allow<'_>) -> Result<Domain, Fatal> {
     }
 }
 
-/// Whether the kernel has what [`enforce`] needs; nothing is restricted.
+/// The newest ABI all of whose rights the kernel has; nothing is restricted.
 ///
 /// # Errors
 /// As [`enforce`].
-pub fn probe() -> Result<(), Fatal> {
-    let wanted = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    wanted.handle_access(AccessFs::from_all(FLOOR)).and_then(Ruleset::create).map(drop).map_err(fatal)
+pub fn probe() -> Result<ABI, Fatal> {
+    has(FLOOR).map_err(fatal)?;
+    let newer = [ABI::V6, ABI::V5, ABI::V4, ABI::V3];
+    Ok(newer.into_iter().find(|&abi| has(abi).is_ok()).unwrap_or(FLOOR))
+}
+
+fn has(abi: ABI) -> Result<(), landlock::RulesetError> {
+    let mut wanted = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    wanted = wanted.handle_access(AccessFs::from_all(abi))?;
+    if !AccessNet::from_all(abi).is_empty() {
+        wanted = wanted.handle_access(AccessNet::from_all(abi))?;
+    }
+    if !Scope::from_all(abi).is_empty() {
+        wanted = wanted.scope(Scope::from_all(abi))?;
+    }
+    wanted.create().map(drop)
 }
 
 fn fatal(error: impl Display) -> Fatal {

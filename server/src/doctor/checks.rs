@@ -20,12 +20,14 @@ pub(super) const CHECKS: &[(&str, Check)] = &[
     ("kernel", kernel),
     ("Landlock", landlock),
     ("seccomp", seccomp),
+    ("core files", dumpable),
     ("newuidmap", newuidmap),
     ("subordinate ids", subordinate),
     ("descriptors", descriptors),
     ("socket", socket),
     ("KVM", kvm),
     ("directory", directory),
+    ("mounts", mounts),
     ("extended attributes", xattrs),
     ("user namespaces", namespaces),
 ];
@@ -63,7 +65,9 @@ fn kernel(patient: &Patient) -> Option<Finding> {
 
 fn landlock(_: &Patient) -> Option<Finding> {
     Some(match landlock::probe() {
-        Ok(()) => Finding::Good("the kernel has it".into()),
+        Ok(abi) => {
+            Finding::Good(format!("the kernel has what ABI {abi} has; what 6 has (Linux 6.12) limits signals too"))
+        }
         Err(fatal) => Finding::bad(
             fatal.to_string(),
             "add landlock to the lsm= of the kernel's command line, as in lsm=landlock,lockdown,yama,apparmor,bpf; \
@@ -79,6 +83,13 @@ fn seccomp(patient: &Patient) -> Option<Finding> {
     } else {
         Finding::bad("the kernel cannot kill a process that calls what it must not", "it needs CONFIG_SECCOMP_FILTER")
     })
+}
+
+/// Acting as a user of the guest makes a helper what this says: with 1, a process that others of the same id look into.
+/// proc_sys_fs(5): suid_dumpable
+fn dumpable(patient: &Patient) -> Option<Finding> {
+    let what = "programs that change their ids may be looked into by processes of the host with a guest's ids";
+    (patient.text("proc/sys/fs/suid_dumpable")? == "1").then(|| Finding::poor(what, "sysctl fs.suid_dumpable=0, or 2"))
 }
 
 /// An ordinary user cannot write a map of more than one id without.
@@ -185,6 +196,17 @@ fn directory(patient: &Patient) -> Option<Finding> {
     })
 }
 
+/// A share has the mounts below its directory as they are when it starts: its clone of them is private.
+/// proc_pid_mountinfo(5)
+fn mounts(patient: &Patient) -> Option<Finding> {
+    let dir = patient.dir.as_deref()?.canonicalize().ok()?;
+    let table = patient.text("proc/self/mountinfo")?;
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let below = places.filter(|place| Path::new(place) != dir && Path::new(place).starts_with(&dir)).count();
+    let later = "what the host mounts there later guests do not see, shared or not";
+    Some(Finding::Good(format!("{below} below {}, which guests see too; {later}", dir.display())))
+}
+
 fn xattrs(patient: &Patient) -> Option<Finding> {
     let dir = patient.dir.as_deref().filter(|dir| dir.is_dir())?;
     Some(match rustix::fs::getxattr(dir, c"user.postern.doctor", &mut [0_u8; 0][..]) {
@@ -272,6 +294,26 @@ mod tests {
         assert!(matches!(of(Path::new("/no/such")), Finding::Bad { what, .. } if what.starts_with("/no/such: ENOENT")));
         assert!(matches!(of(Path::new("/etc/passwd")), Finding::Bad { what, .. } if what == "/etc/passwd is none"));
         assert!(matches!(of(Path::new("/")), Finding::Poor { what, .. } if what.starts_with("/ is user 0's")));
+    }
+
+    #[test]
+    fn mounts_below_the_directory_are_counted() {
+        let line = |place: &str| format!("36 35 98:0 / {place} rw,noatime shared:1 - ext3 /dev/root rw\n");
+        let (_root, mut patient) = host(&[]);
+        let dir = patient.root.canonicalize().unwrap();
+        let at = |below: &str| line(&format!("{}{below}", dir.display()));
+        let table = ["/", "/proc"].map(line).concat() + &["", "/a", "/a/b", "side"].map(at).concat();
+        std::fs::create_dir_all(dir.join("proc/self")).unwrap();
+        std::fs::write(dir.join("proc/self/mountinfo"), table).unwrap();
+        patient.dir = Some(dir);
+        assert!(mounts(&patient).unwrap().to_string().starts_with("2 below "));
+    }
+
+    #[test]
+    fn helpers_that_others_may_look_into_are_named() {
+        let of = |value| dumpable(&host(&[("proc/sys/fs/suid_dumpable", value)]).1);
+        assert!((of("0").is_none(), of("2").is_none()) == (true, true));
+        assert!(matches!(of("1"), Some(Finding::Poor { .. })));
     }
 
     #[test]
