@@ -1,7 +1,7 @@
 //! The two sockets of the server: where VMMs come from, and where the helper is.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -155,7 +155,7 @@ fn find_group(name: &str) -> Result<nix::unistd::Gid, Fatal> {
 pub fn helper(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option<Child>), Fatal> {
     match (share.sock_fd, &share.helper_socket) {
         (Some(number), _) => Ok((passed(number)?, None)),
-        (None, Some(path)) => Ok((ask(connect(path)?, share)?, None)),
+        (None, Some(path)) => Ok((connect(path, share)?, None)),
         (None, None) if share.by_policy => lent(share),
         (None, None) => start(share, process),
     }
@@ -176,14 +176,16 @@ fn passed(number: RawFd) -> Result<UnixStream, Fatal> {
     }
 }
 
-fn connect(path: &Path) -> Result<UnixStream, Fatal> {
+fn connect(path: &Path, share: &ShareArgs) -> Result<UnixStream, Fatal> {
+    let question = question(share)?;
     let step = || format!("reach a helper at {} (--helper-socket)", path.display());
     let hint = "enable postern-helper.socket there, and see who may connect";
-    UnixStream::connect(path).step(step()).map_err(|fatal| fatal.hint(hint))
+    let socket = UnixStream::connect(path).step(step()).map_err(|fatal| fatal.hint(hint))?;
+    ask(socket, &question)
 }
 
-/// Asks for the share; the helper is told by a descriptor what this process can reach itself.
-fn ask(socket: UnixStream, share: &ShareArgs) -> Result<UnixStream, Fatal> {
+/// What to ask for, and the directory.
+fn question(share: &ShareArgs) -> Result<(Ask, OwnedFd), Fatal> {
     let shown = share.shared_dir.as_deref().unwrap_or(Path::new(""));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = open(shown, flags, Mode::empty()).step(format!("open the shared directory {}", shown.display()))?;
@@ -195,7 +197,12 @@ fn ask(socket: UnixStream, share: &ShareArgs) -> Result<UnixStream, Fatal> {
         dmode: read("--dmode", share.dmode.as_ref(), Permissions::permissions)?,
         xattrmap: read("--xattrmap", share.xattrmap.as_ref(), |map| map.to_owned().try_into())?,
     };
-    match send_ask(&socket, &ask, dir.as_fd()) {
+    Ok((ask, dir))
+}
+
+/// Asks for the share; the helper is told by a descriptor what this process can reach itself.
+fn ask(socket: UnixStream, (ask, dir): &(Ask, OwnedFd)) -> Result<UnixStream, Fatal> {
+    match send_ask(&socket, ask, dir.as_fd()) {
         // One that has ended may have said why.
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(socket),
         Err(errno) => Err(Fatal::new("ask the helper for the share", errno)),
@@ -214,8 +221,9 @@ fn read<T>(
 
 /// Starts one that is not this user's, who may say no more than this, and asks it.
 fn lent(share: &ShareArgs) -> Result<(UnixStream, Option<Child>), Fatal> {
+    let question = question(share)?;
     let (socket, child) = spawn(share, &["--by-policy"], |_| {})?;
-    Ok((ask(socket, share)?, Some(child)))
+    Ok((ask(socket, &question)?, Some(child)))
 }
 
 fn start(share: &ShareArgs, process: &ProcessArgs) -> Result<(UnixStream, Option<Child>), Fatal> {
