@@ -293,7 +293,8 @@ fn told_of_map(systemd: &Systemd, dir: &Path, map: &str) -> Result<News, postern
     let _ = send_ask(&socket, &question(Some(map)), path_of(dir).as_fd());
     let _ = send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false });
     let news = receive_news(&socket);
-    drop((socket, systemd.instance()));
+    drop(socket);
+    assert!(ends(&mut systemd.instance()), "it goes on");
     news
 }
 
