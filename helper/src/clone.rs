@@ -19,12 +19,10 @@ use rustix::fs::{
 };
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::sys;
+use crate::{kernels, sys};
 
 /// `STATX_MNT_ID_UNIQUE` of linux/stat.h, Linux 6.8; a kernel that does not know it ignores it.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
-/// The file system of processes. linux/magic.h
-const PROC_SUPER_MAGIC: libc::c_long = 0x9fa0;
 /// What shows the mount of a descriptor, and whether it is a mount's root.
 const MOUNT: StatxFlags = StatxFlags::MNT_ID.union(MNT_ID_UNIQUE).union(StatxFlags::TYPE).union(StatxFlags::INO);
 /// Nothing of the share is followed, triggered or waited for. A FUSE server may never answer.
@@ -79,8 +77,8 @@ pub(crate) struct Clone {
 pub(crate) struct Mounts {
     /// All of them.
     pub(crate) all: Vec<u64>,
-    /// Those that show processes, or cover what does. The helper opens nothing there: of its own memory it could.
-    pub(crate) processes: Vec<u64>,
+    /// Those whose files are the kernel itself, or cover such. The helper opens nothing there.
+    pub(crate) kernels: Vec<u64>,
 }
 
 /// Whether all mounts of the host that hold the share have these attributes.
@@ -103,22 +101,11 @@ impl Clone {
             | OpenTreeFlags::AT_RECURSIVE;
         let tree = open_tree(rustix::fs::CWD, "", flags).step(step)?;
         sys::mount_setattr(&tree, attributes(rights), libc::MS_PRIVATE).step("set the attributes of the clone")?;
+        let submounts = submounts().step("read /proc/self/mountinfo")?;
+        refuse_kernels(dir, &submounts, rights)?;
         let root = root(&tree).step("enter the shared directory as guest root").map_err(|fatal| {
             fatal.hint("the host id that guest root is mapped to must own it or be able to search it")
         })?;
-        let submounts = submounts().step("read /proc/self/mountinfo")?;
-        let processes = fstatfs(dir).step("look at the shared directory's file system")?.f_type == PROC_SUPER_MAGIC;
-        if processes {
-            return Err(Fatal::new("share a directory of /proc", "nothing in it would be opened")
-                .hint("share another directory"));
-        }
-        if rights.allow(Right::Write) && submounts.iter().any(Submount::shows_processes) {
-            return Err(Fatal::new(
-                "share a directory that has /proc in it",
-                "a process writes its own memory there, so would a guest the helper's",
-            )
-            .hint("share it read-only, or directories beside it"));
-        }
         let mounts = mounts(&root, &submounts).step("list the mounts of the share")?;
         let here = fstatvfs(dir).step("read the attributes of the shared directory's mount")?.f_flag;
         let all =
@@ -131,6 +118,27 @@ impl Clone {
     /// Its root by O_PATH, as the server gets it.
     pub(crate) fn root(&self) -> Result<OwnedFd> {
         root(&self.tree)
+    }
+}
+
+/// What is changed there the kernel does, so nothing of it is shared, and nothing that has it in it for writing.
+fn refuse_kernels(dir: &OwnedFd, submounts: &[Submount], rights: Rights) -> Started<()> {
+    let kind = fstatfs(dir).step("look at the shared directory's file system")?.f_type;
+    if let Some(name) = kernels::of_magic(kind) {
+        return Err(Fatal::new(format!("share a directory of {name}"), "nothing in it would be opened")
+            .hint("share another directory"));
+    }
+    let found = submounts.iter().find(|mount| mount.is_kernels());
+    match found.filter(|_| rights.allow(Right::Write)) {
+        None => Ok(()),
+        Some(Submount { below, kind, .. }) => {
+            let (below, kind) = (below.display(), String::from_utf8_lossy(kind));
+            Err(Fatal::new(
+                format!("share a directory that has {kind} in it, at {below}"),
+                "what is changed there the kernel does, with the helper's rights",
+            )
+            .hint("share it read-only, or directories beside it"))
+        }
     }
 }
 
@@ -149,7 +157,7 @@ fn attributes(rights: Rights) -> u64 {
 /// The ids of the clone's mounts. A detached tree is in no mountinfo, so every mount point of its source is opened
 /// through it; what is then no mount's root came after the clone, or is covered by another mount.
 fn mounts(root: &OwnedFd, submounts: &[Submount]) -> Result<Mounts> {
-    let mut mounts = Mounts { all: vec![Place::of(root)?.mount], processes: Vec::new() };
+    let mut mounts = Mounts { all: vec![Place::of(root)?.mount], kernels: Vec::new() };
     for submount in submounts {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -159,8 +167,8 @@ fn mounts(root: &OwnedFd, submounts: &[Submount]) -> Result<Mounts> {
                 if place.mount_root && !mounts.all.contains(&place.mount) {
                     mounts.all.push(place.mount);
                 }
-                if submount.shows_processes() {
-                    mounts.processes.push(place.mount);
+                if submount.is_kernels() {
+                    mounts.kernels.push(place.mount);
                 }
             }
             // Nobody who has the share's ids only gets there either.
@@ -183,8 +191,8 @@ struct Submount {
 }
 
 impl Submount {
-    fn shows_processes(&self) -> bool {
-        self.kind == b"proc"
+    fn is_kernels(&self) -> bool {
+        kernels::has_name(&self.kind)
     }
 
     fn has(&self, option: &str) -> bool {

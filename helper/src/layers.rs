@@ -9,13 +9,13 @@ use std::process::{Command, ExitStatus};
 
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
-use postern_ipc::attr::Mode as Bits;
+use postern_ipc::attr::{Mode as Bits, OpenFlags};
 use postern_ipc::channel::Channel;
 use postern_ipc::frame::{self, FRAME_MAX, Malformed};
 use postern_ipc::id::Caller;
 use postern_ipc::model::Model;
 use postern_ipc::name::FileName;
-use postern_ipc::op::{Kind, Mkdir};
+use postern_ipc::op::{Mkdir, Op, Open};
 use postern_ipc::{Errno, Result};
 use postern_policy::kinds::Kinds;
 use postern_policy::right::Rights;
@@ -23,6 +23,7 @@ use postern_policy::sandbox::landlock::{Allow, enforce};
 use postern_policy::sandbox::seccomp::{Mode as Seccomp, Program};
 use postern_policy::translate::Translation;
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use tempfile::TempDir;
 
 use crate::clone::{Clone, Place};
@@ -41,10 +42,16 @@ struct Ground {
 impl Ground {
     /// With a clone of the share's mount that has these attributes, and no other layer.
     fn new(rights: Rights) -> Self {
+        Self::planted(rights, |_| {})
+    }
+
+    /// The same of a share in which something is before it is cloned.
+    fn planted(rights: Rights, plant: impl FnOnce(&Path)) -> Self {
         let place = tempfile::tempdir().unwrap();
         for name in ["share", "outside"] {
             create_dir(place.path().join(name)).unwrap();
         }
+        plant(&place.path().join("share"));
         // This thread's working directory is its own from now on.
         unshare(CloneFlags::CLONE_FS).unwrap();
         rustix::process::chdir(place.path().join("share")).unwrap();
@@ -122,6 +129,33 @@ fn the_check_of_the_way_to_the_root_holds_alone() {
     assert_eq!(proven.err(), Some(Disbelief::Errno(Errno::ESTALE)));
 }
 
+/// What must not be told to anybody.
+static SECRET: [u8; 16] = *b"the helper's own";
+
+// proc_pid_mem(5): who may trace a process may open its memory, and everybody may trace himself: here the helper may
+#[test]
+fn the_check_of_what_is_the_kernels_holds_alone() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    let ground = Ground::planted(Rights::READ_WRITE, |share| {
+        create_dir(share.join("p")).unwrap();
+        mount("proc", share.join("p"), "proc", MountFlags::empty(), None).unwrap();
+    });
+    let memory = ground.held(&format!("p/{}/mem", std::process::id()));
+    let mut share = ground.share(Rights::READ_WRITE);
+    share.mounts.all.push(Place::of(&memory).unwrap().mount);
+    let open = || Open { flags: OpenFlags::READ | OpenFlags::WRITE };
+    let (errno, given) = asked(&share, &memory, open());
+    assert_eq!((errno, given.len()), (None, 1));
+    let (secret, mut told) = (std::ptr::from_ref(&SECRET).addr(), [0; SECRET.len()]);
+    assert_eq!(rustix::io::pread(&given[0], &mut told[..], secret as u64), Ok(SECRET.len()));
+    assert_eq!(told, SECRET);
+    share.mounts.kernels.push(Place::of(&memory).unwrap().mount);
+    let (errno, given) = asked(&share, &memory, open());
+    assert_eq!((errno, given.len()), (Some(Errno::EACCES), 0));
+    unmount(ground.path("share/p"), UnmountFlags::DETACH).unwrap();
+}
+
 // path_resolution(7): a name is one component
 #[test]
 fn the_check_of_names_holds_alone() {
@@ -136,25 +170,29 @@ fn the_check_of_names_holds_alone() {
     assert_eq!((named("inside"), ground.outside()), (Ok(()), 1));
 }
 
-/// What a helper without any other layer answers.
-fn asked(share: &Share, at: &OwnedFd, name: &str) -> Option<Errno> {
+/// What a helper without any other layer answers, and gives.
+fn asked<O: Op>(share: &Share, at: &OwnedFd, op: O) -> (Option<Errno>, Vec<OwnedFd>) {
     let (server, helper) = Channel::pair().unwrap();
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| {
             crate::caller::prepare(crate::caller::Power::Kernel).unwrap();
             serve::channel(&{ helper }, share)
         });
-        let mkdir =
-            Mkdir { name: FileName::new(name.as_bytes()).unwrap(), mode: Bits::new(0o755), umask: Bits::new(0) };
         let mut out = Vec::new();
-        frame::encode(&mut out, 1, Kind::Mkdir as u16, None, &(Caller::Root, mkdir), 0).unwrap();
+        frame::encode(&mut out, 1, O::KIND as u16, None, &(Caller::Root, op), 0).unwrap();
         server.send(&[&out, b""], &[at.as_fd()]).unwrap();
         let mut answer = vec![0; FRAME_MAX];
         let got = server.receive(&mut answer).unwrap();
         drop(server);
         assert_eq!(serving.join().unwrap(), Ok(()));
-        frame::split(&answer[..got.len]).unwrap().0.errno
+        (frame::split(&answer[..got.len]).unwrap().0.errno, got.descriptors.into_vec())
     })
+}
+
+/// The probe, by such a helper.
+fn asked_for(share: &Share, at: &OwnedFd, name: &str) -> Option<Errno> {
+    let name = FileName::new(name.as_bytes()).unwrap();
+    asked(share, at, Mkdir { name, mode: Bits::new(0o755), umask: Bits::new(0) }).0
 }
 
 // postern-helper(8): the share's right is checked in one place
@@ -162,8 +200,8 @@ fn asked(share: &Share, at: &OwnedFd, name: &str) -> Option<Errno> {
 fn the_check_of_rights_holds_alone() {
     let ground = Ground::new(Rights::READ_WRITE);
     let at = ground.held(".");
-    assert_eq!(asked(&ground.share(Rights::READ_WRITE), &at, "through"), None);
-    assert_eq!(asked(&ground.share(Rights::READ), &at, "stopped"), Some(Errno::EROFS));
+    assert_eq!(asked_for(&ground.share(Rights::READ_WRITE), &at, "through"), None);
+    assert_eq!(asked_for(&ground.share(Rights::READ), &at, "stopped"), Some(Errno::EROFS));
     assert!(ground.path("share/through").exists() && !ground.path("share/stopped").exists());
 }
 
@@ -174,7 +212,7 @@ fn the_read_only_clone_holds_alone() {
     let ground = Ground::new(Rights::READ);
     assert_eq!(probe(ground.held("."), "stopped"), Err(Errno::EROFS));
     // Although the check of rights lets it through.
-    assert_eq!(asked(&ground.share(Rights::READ_WRITE), &ground.held("."), "stopped"), Some(Errno::EROFS));
+    assert_eq!(asked_for(&ground.share(Rights::READ_WRITE), &ground.held("."), "stopped"), Some(Errno::EROFS));
     assert!(!ground.path("share/stopped").exists());
 }
 

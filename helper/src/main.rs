@@ -23,6 +23,7 @@ mod ending;
 mod event;
 mod guard;
 mod identity;
+mod kernels;
 mod kind;
 #[cfg(test)]
 mod layers;

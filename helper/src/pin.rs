@@ -52,7 +52,7 @@ impl Pin {
         if !share.mounts.all.contains(&place.mount) {
             return Err(Disbelief::Malformed(Malformed("a descriptor is not of the share's mounts")));
         }
-        if share.mounts.processes.contains(&place.mount) {
+        if share.mounts.kernels.contains(&place.mount) {
             return Err(Disbelief::Errno(Errno::EACCES));
         }
         let pin = Self { fd, kind: place.kind };

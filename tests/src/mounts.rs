@@ -25,7 +25,15 @@ pub fn memory(at: &Path, owner: (u32, u32)) {
 
 /// The processes there are.
 pub fn processes(at: &Path) {
-    mount("proc", at, "proc", MountFlags::empty(), None).expect("proc");
+    kernels("proc", at).expect("proc");
+}
+
+/// A file system whose files are the kernel itself, if it has one of this kind.
+///
+/// # Errors
+/// Those of mount(2); ENODEV if there is none.
+pub fn kernels(kind: &str, at: &Path) -> rustix::io::Result<()> {
+    mount(kind, at, kind, MountFlags::empty(), None)
 }
 
 /// What is at `from` is at `at` too.
