@@ -57,7 +57,7 @@ fn decide(args: &Args, socket: &UnixStream, caller: &Caller) -> Started<Share> {
     let policy = rules::read()?;
     let slot = Slot::take(caller.uid, policy.shares_per_user)?;
     socket.set_read_timeout(Some(PATIENCE)).step("limit the time of a server")?;
-    let (ask, descriptor) = receive_ask(socket).step("hear what is to be shared")?;
+    let (ask, descriptor) = receive_ask(socket).map_err(|why| Fatal::new("hear what is to be shared", why))?;
     check(&ask)?;
     let (dir, path) = place(&descriptor)?;
     let grant = policy.judge(caller, &path, &Host);

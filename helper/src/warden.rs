@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args, socket: &UnixStream, dir: OwnedFd, identity: &Ide
 fn greet(socket: &UnixStream, identity: &Identity) -> Started<(Hello, Option<Pid>)> {
     let step = "shake hands with the server";
     socket.set_write_timeout(Some(PATIENCE)).step(step)?;
-    let (hello, pid) = receive_hello(socket).step(step)?;
+    let (hello, pid) = receive_hello(socket).map_err(|why| Fatal::new(step, why))?;
     if hello.version != VERSION {
         let why = format!("it speaks version {}, this helper version {VERSION}", hello.version);
         return Err(Fatal::new(step, why).hint("install both from the same release"));

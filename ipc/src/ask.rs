@@ -10,7 +10,8 @@ use crate::attr::Mode;
 use crate::channel::{receive, send};
 use crate::errno::{Errno, Result};
 use crate::few::Few as _;
-use crate::hello::{LENGTH, message, parse};
+use crate::frame::Malformed;
+use crate::hello::{LENGTH, Unheard, message, parse};
 use crate::model::Model;
 
 /// Most bytes of a map of attributes' names.
@@ -65,16 +66,17 @@ pub fn send_ask(socket: &UnixStream, ask: &Ask, dir: BorrowedFd<'_>) -> Result<(
 /// Waits to be asked, as long as the socket's timeout says. Whatever else comes along is closed.
 ///
 /// # Errors
-/// EPROTO if it is no such message with one descriptor, ECONNRESET if the other end is gone, EAGAIN if the time is up,
-/// those of recvmsg(2).
-pub fn receive_ask(socket: &UnixStream) -> Result<(Ask, OwnedFd)> {
+/// If it is no such message with one descriptor, ECONNRESET if the other end is gone, EAGAIN if the time is up, those of
+/// recvmsg(2).
+pub fn receive_ask(socket: &UnixStream) -> std::result::Result<(Ask, OwnedFd), Unheard> {
     let mut bytes = [0; LENGTH];
     let got = receive(socket, &mut bytes)?;
     let descriptor = <[OwnedFd; 1]>::all_of(got.descriptors);
     match (got.len, descriptor) {
-        (0, None) => Err(Errno::ECONNRESET),
+        (0, None) => Err(Errno::ECONNRESET.into()),
         (LENGTH, Some([descriptor])) if !got.lost => Ok((parse(&bytes)?, descriptor)),
-        _ => Err(Errno::EPROTO),
+        (LENGTH, _) => Err(Unheard::Malformed(Malformed("not one descriptor came along with the question"))),
+        _ => Err(Errno::EPROTO.into()),
     }
 }
 
@@ -111,10 +113,15 @@ mod tests {
         let bytes = message(&question(5)).unwrap();
         let dir = dir();
         let fd = dir.as_fd();
-        for (bytes, fds) in [(&bytes[..], &[][..]), (&bytes[..], &[fd, fd][..]), (&bytes[..100], &[fd][..])] {
+        let wrong = Unheard::Malformed(Malformed("not one descriptor came along with the question"));
+        for (bytes, fds, why) in [
+            (&bytes[..], &[][..], wrong),
+            (&bytes[..], &[fd, fd][..], wrong),
+            (&bytes[..100], &[fd][..], Errno::EPROTO.into()),
+        ] {
             let (server, warden) = UnixStream::pair().unwrap();
             send(&server, &[bytes, b""], fds).unwrap();
-            assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO));
+            assert_eq!(receive_ask(&warden).err(), Some(why));
         }
     }
 
@@ -122,7 +129,7 @@ mod tests {
     fn a_map_is_no_longer_than_one_can_be() {
         let (server, warden) = UnixStream::pair().unwrap();
         send_ask(&server, &question(MAP_MAX + 1), dir().as_fd()).unwrap();
-        assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO));
+        assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO.into()));
         assert!(MapText::try_from("x".repeat(MAP_MAX + 1)).is_err());
     }
 
@@ -130,10 +137,10 @@ mod tests {
     fn silence_and_nonsense_are_no_question() {
         let (server, warden) = UnixStream::pair().unwrap();
         warden.set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();
-        assert_eq!(receive_ask(&warden).err(), Some(Errno::EAGAIN));
+        assert_eq!(receive_ask(&warden).err(), Some(Errno::EAGAIN.into()));
         (&server).write_all(&[0xff; LENGTH]).unwrap();
-        assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO));
+        assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO.into()));
         drop(server);
-        assert_eq!(receive_ask(&warden).err(), Some(Errno::ECONNRESET));
+        assert_eq!(receive_ask(&warden).err(), Some(Errno::ECONNRESET.into()));
     }
 }

@@ -12,6 +12,7 @@
 //! warden → server   Refused          it will not go on; says why, then closes
 //! ```
 
+use std::fmt;
 use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -20,7 +21,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, 
 use serde::{Deserialize, Serialize};
 
 use crate::errno::{Errno, Result};
-use crate::frame::{body, encode, split};
+use crate::frame::{Malformed, body, encode, split};
 use crate::id::{GuestGid, GuestUid};
 use crate::model::{KnownTo, Model};
 use crate::span::Shown;
@@ -104,27 +105,55 @@ pub fn send_hello(mut socket: &UnixStream, hello: &Hello) -> Result<()> {
     Ok(setsockopt(socket, PassCred, &false)?)
 }
 
-/// Waits for the server's first message; with it comes the process id of the sender, seen from here.
+/// Why what opens a conversation is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unheard {
+    /// It did not come.
+    Errno(Errno),
+    /// It is none.
+    Malformed(Malformed),
+}
+
+impl fmt::Display for Unheard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Errno(errno) => errno.fmt(f),
+            Self::Malformed(malformed) => malformed.fmt(f),
+        }
+    }
+}
+
+impl<E: Into<Errno>> From<E> for Unheard {
+    fn from(error: E) -> Self {
+        Self::Errno(error.into())
+    }
+}
+
+/// Waits for the server's first message; with it comes the process id of the sender, seen from here. There is no room
+/// for descriptors.
 ///
 /// # Errors
-/// EPROTO if it is none or came without credentials; ECONNRESET if the other end is gone; those of recvmsg(2).
-pub fn receive_hello(socket: &UnixStream) -> Result<(Hello, i32)> {
+/// If it is none, or came with descriptors or without credentials; ECONNRESET if the other end is gone; those of recvmsg(2).
+pub fn receive_hello(socket: &UnixStream) -> std::result::Result<(Hello, i32), Unheard> {
     setsockopt(socket, PassCred, &true)?;
     let mut bytes = [0; LENGTH];
     let mut control = nix::cmsg_space!(UnixCredentials);
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_WAITALL | MsgFlags::MSG_CMSG_CLOEXEC;
     let got = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    if got.flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Err(Unheard::Malformed(Malformed("its greeting came with descriptors, which none has")));
+    }
     let pid = got.cmsgs()?.find_map(|item| match item {
         ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.pid()),
         _ => None,
     });
     let len = got.bytes;
     setsockopt(socket, PassCred, &false)?;
-    match len {
-        0 => Err(Errno::ECONNRESET),
-        LENGTH => Ok((parse(&bytes)?, pid.ok_or(Errno::EPROTO)?)),
-        _ => Err(Errno::EPROTO),
+    match (len, pid) {
+        (0, _) => Err(Errno::ECONNRESET.into()),
+        (LENGTH, Some(pid)) => Ok((parse(&bytes)?, pid)),
+        _ => Err(Errno::EPROTO.into()),
     }
 }
 
@@ -199,6 +228,20 @@ mod tests {
         send_hello(&server, &HELLO).unwrap();
         let (hello, pid) = receive_hello(&warden).unwrap();
         assert_eq!((hello, pid), (HELLO, i32::try_from(std::process::id()).unwrap()));
+    }
+
+    #[test]
+    fn a_greeting_with_descriptors_is_none_and_leaves_none_behind() {
+        use std::os::fd::AsFd as _;
+        for count in [1, 2] {
+            let (server, warden) = UnixStream::pair().unwrap();
+            let file = std::fs::File::open("/").unwrap();
+            let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+            crate::channel::send(&server, &[&message(&HELLO).unwrap(), b""], &vec![file.as_fd(); count]).unwrap();
+            let before = open();
+            assert!(matches!(receive_hello(&warden), Err(Unheard::Malformed(_))), "{count}");
+            assert_eq!(open(), before);
+        }
     }
 
     #[test]
