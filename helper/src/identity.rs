@@ -14,7 +14,7 @@ use postern_policy::fatal::{Fatal, Step as _};
 use postern_policy::host::{HostGid, HostUid};
 use postern_policy::idmap::{Extent, IdMap, IdMaps};
 use postern_policy::rules::{Caller, Ids};
-use postern_policy::sandbox::namespace::User;
+use postern_policy::sandbox::{self, namespace::User};
 use postern_policy::subid::{self, Grant};
 use postern_policy::translate::{Rule, ShareGid, ShareUid, Translation};
 
@@ -98,7 +98,13 @@ impl Identity {
         Ok(Self { maps, translation, writers, form, real, by: Starter::Root })
     }
 
+    /// He owns the user namespace: to his other processes, a server's perhaps, the helper is closed for being no dumpable
+    /// one, and for nothing else.
     fn of_user(args: &Args, uid: u32, gid: u32) -> Result<Self, Fatal> {
+        if sandbox::opens_by_acting() {
+            return Err(Fatal::new("keep other processes of its user out of the helper", "fs.suid_dumpable is 1")
+                .hint("sysctl fs.suid_dumpable=0, or 2"));
+        }
         let kept = Model::from(args.security_model).is_mapped();
         let (uids, by_uid) = user_map(Kind::User, &args.uid_map, uid, uid, kept || !args.translate_uid.is_empty())?;
         let (gids, by_gid) = user_map(Kind::Group, &args.gid_map, uid, gid, kept || !args.translate_gid.is_empty())?;

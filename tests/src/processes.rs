@@ -290,3 +290,18 @@ fn map(pid: u32, file: &str) -> Vec<[u32; 3]> {
     let numbers = |line: &str| line.split_whitespace().map(|word| word.parse().expect("a number")).collect::<Vec<_>>();
     text.lines().map(|line| numbers(line).try_into().expect("three numbers")).collect()
 }
+
+/// The user who owns a process's user namespace. ioctl_nsfs(2): NS_GET_OWNER_UID
+///
+/// # Panics
+/// When it is gone.
+pub fn owner_of_namespace(pid: u32) -> u32 {
+    let program =
+        r#"open(F, "<", $ARGV[0]) or die; ioctl(F, 0xb704, $uid = pack("L", 77)) or die; print unpack("L", $uid)"#;
+    let output = std::process::Command::new("perl")
+        .args(["-e", program, &format!("/proc/{pid}/ns/user")])
+        .output()
+        .expect("a process");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("a process").parse().expect("a process")
+}

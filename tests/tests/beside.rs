@@ -13,13 +13,15 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 use postern_ipc::Errno;
 use postern_ipc::attr::OpenFlags;
+use postern_ipc::hello::{Hello, News, VERSION, receive_news, send_hello};
 use postern_ipc::name::FileName;
 use postern_ipc::op::{Lookup, Open, Stat};
 use postern_tests::hostile::tried;
 use postern_tests::kind::to_host;
 use postern_tests::mounts;
 use postern_tests::prelude::*;
-use postern_tests::twin::Twin;
+use postern_tests::processes::owner_of_namespace;
+use postern_tests::twin::{self, Twin};
 
 fn read() -> Open {
     Open { flags: OpenFlags::READ }
@@ -144,6 +146,39 @@ fn a_process_of_the_same_user_gets_no_hold_of_warden_and_helper(on: Kind) {
         attempts += holds.len();
     }
     tried("ways to get hold of a process of the same user", attempts);
+}
+
+// proc_sys_fs(5): suid_dumpable 1: "all processes dump core when possible", and are traced, whatever ids they act as.
+// user_namespaces(7): who owns a namespace has all capabilities in it: an ordinary user of his helper's, root of the others'
+#[apply(promise)]
+fn a_helper_that_would_open_to_its_owners_processes_does_not_start(on: Kind) {
+    mounts::alone();
+    let told = |value: &str| {
+        let (scratch, socket, mut warden) = twin::start_planted(on, &[], |host| {
+            let says = host.path("../outside/suid_dumpable");
+            std::fs::write(&says, value).unwrap();
+            mounts::bind(&says, Path::new("/proc/sys/fs/suid_dumpable"));
+        });
+        let _ = send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false });
+        let news = receive_news(&socket);
+        let owner = twin::children(warden.id()).pop().map(owner_of_namespace);
+        drop(socket);
+        assert!(twin::ends(&mut warden));
+        mounts::detach(Path::new("/proc/sys/fs/suid_dumpable"));
+        (news, owner, scratch.log())
+    };
+    let (news, owner, log) = told("1\n");
+    if on.is_ordinary_user() {
+        assert!(log.contains("the helper: fs.suid_dumpable is 1; sysctl fs.suid_dumpable=0"), "{news:?} {log}");
+        assert_eq!((log.lines().count(), owner), (1, None), "{log}");
+    } else {
+        assert!(matches!(news, Ok(News::Welcome(_))), "{news:?} {log}");
+        assert_eq!(owner, Some(0));
+    }
+    for value in ["0\n", "2\n"] {
+        let (news, _, log) = told(value);
+        assert!(matches!(news, Ok(News::Welcome(_))), "{value}: {news:?} {log}");
+    }
 }
 
 /// What somebody with this id gets of a process: its memory for reading, for writing, where things lie in it, its

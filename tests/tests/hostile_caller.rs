@@ -20,6 +20,7 @@ use postern_ipc::op::{Create, Mkdir};
 use postern_tests::kind::bin_dir;
 use postern_tests::mounts;
 use postern_tests::prelude::*;
+use postern_tests::processes::owner_of_namespace;
 use postern_tests::share::Scratch;
 use postern_tests::systemd::{INSTANCE, Systemd, as_user, ask, host_with, policy, question, write_policy};
 use postern_tests::twin::{Twin, ends};
@@ -408,6 +409,7 @@ fn nothing_on_the_host_is_his_that_was_not() {
     let (scratch, systemd) = host(None);
     let mut twin = assert_given(scratch, &systemd, ann());
     let (warden, helper) = (twin.warden.id(), twin.helper());
+    assert_eq!(owner_of_namespace(helper), 0, "all power in it would be his");
     let (uid, gid) = (ann().0.as_raw(), ann().1.as_raw());
     for (file, own) in [("uid_map", uid), ("gid_map", gid)] {
         let map = fs::read_to_string(format!("/proc/{warden}/{file}")).unwrap();

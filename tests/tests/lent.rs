@@ -19,7 +19,7 @@ use postern_ipc::op::Mkdir;
 use postern_tests::kind::bin_dir;
 use postern_tests::mounts;
 use postern_tests::prelude::*;
-use postern_tests::processes::{descriptors, threads};
+use postern_tests::processes::{descriptors, owner_of_namespace, threads};
 use postern_tests::share::Scratch;
 use postern_tests::systemd::{ask, host_with};
 use postern_tests::twin::{Twin, children, ends};
@@ -142,6 +142,7 @@ fn who_starts_it_is_given_what_is_his() {
     assert!(told.contains(&format!("uid {uid} gid {gid} is given \"")) && told.ends_with("by default"), "{told}");
     mkdir(&mut twin);
     assert_eq!(twin.host.stat("made").owner, ids(0, 0));
+    assert_eq!(owner_of_namespace(twin.helper()), 0, "all power in it would be his");
     for (file, own) in [("uid_map", uid), ("gid_map", gid)] {
         let map = fs::read_to_string(format!("/proc/{}/{file}", twin.warden.id())).unwrap();
         let first: Vec<u32> = map.lines().next().unwrap().split_whitespace().map(|n| n.parse().unwrap()).collect();

@@ -28,3 +28,9 @@ pub fn no_new_privs() -> Result<(), Fatal> {
 pub fn not_dumpable() -> Result<(), Fatal> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("close this process to others of its user")
 }
+
+/// Whether a process that acts as somebody else opens by that to the others of its user, whatever it has said before.
+/// proc_sys_fs(5): suid_dumpable
+pub fn opens_by_acting() -> bool {
+    std::fs::read_to_string("/proc/sys/fs/suid_dumpable").is_ok_and(|value| value.trim() == "1")
+}

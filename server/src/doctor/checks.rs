@@ -86,7 +86,7 @@ fn seccomp(patient: &Patient) -> Option<Finding> {
 }
 
 /// Acting as a user of the guest makes a helper what this says: with 1, a process that others of the same id look into.
-/// proc_sys_fs(5): suid_dumpable
+/// An ordinary user's does not start then. proc_sys_fs(5): suid_dumpable
 fn dumpable(patient: &Patient) -> Option<Finding> {
     let what = "programs that change their ids may be looked into by processes of the host with a guest's ids";
     (patient.text("proc/sys/fs/suid_dumpable")? == "1").then(|| Finding::poor(what, "sysctl fs.suid_dumpable=0, or 2"))
