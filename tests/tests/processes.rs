@@ -153,7 +153,11 @@ fn processes_in_any_disguise_are_not_shared_for_writing(on: Kind) {
         });
         let _ = send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false });
         let news = receive_news(&socket);
-        assert!(matches!(&news, Ok(News::Refused(why)) if why.contains("that has proc in it")), "{what}: {news:?} {}", scratch.log());
+        assert!(
+            matches!(&news, Ok(News::Refused(why)) if why.contains("that has proc in it")),
+            "{what}: {news:?} {}",
+            scratch.log()
+        );
         assert!(twin::ends(&mut warden));
         let place = place.unwrap();
         ["deeper", "file"].iter().for_each(|name| mounts::detach_all(&place.join(name)));

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
-use postern_ipc::name::{FileName, XattrName};
+use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -14,8 +14,8 @@ use crate::vhost::{Place, Request};
 /// What a security module of the guest wants a new file to be labelled with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Label<'a> {
-    /// The attribute, such as security.selinux.
-    pub name: XattrName,
+    /// The attribute, such as security.selinux, as it came.
+    pub name: &'a [u8],
     /// Its value.
     pub value: &'a [u8],
 }
@@ -114,7 +114,7 @@ impl<'a> Call<'a> {
     /// The security label a new file is to have. Guests before Linux 6.3 put it behind the name, as an argument.
     ///
     /// # Errors
-    /// EINVAL for extensions that are none, ERANGE for a name that is none of an extended attribute.
+    /// EINVAL for extensions that are none.
     pub(super) fn label(&self) -> Result<Option<Label<'a>>> {
         label(if self.extensions.is_empty() { self.args } else { self.extensions })
     }
@@ -137,7 +137,7 @@ fn label(extensions: &[u8]) -> Result<Option<Label<'_>>> {
     let name = CStr::from_bytes_until_nul(rest).map_err(|_| Errno::EINVAL)?;
     let value = rest.get(name.count_bytes().saturating_add(1)..).unwrap_or_default();
     let size = usize::try_from(head.size).map_err(|_| Errno::EINVAL)?;
-    Ok(Some(Label { name: XattrName::new(name.to_bytes())?, value: value.get(..size).ok_or(Errno::EINVAL)? }))
+    Ok(Some(Label { name: name.to_bytes(), value: value.get(..size).ok_or(Errno::EINVAL)? }))
 }
 
 /// The content of the first extension of a kind; others are passed over.
@@ -178,8 +178,7 @@ mod tests {
         let content = [&4_u32.to_ne_bytes()[..], &[0; 4], b"security.selinux\0", b"a:b\0", &[0; 3]].concat();
         let header = [u32::try_from(8 + content.len()).unwrap(), 1].map(u32::to_ne_bytes).concat();
         let bytes = [header, content].concat();
-        let name = XattrName::new(b"security.selinux").unwrap();
-        assert_eq!(label(&bytes), Ok(Some(Label { name, value: b"a:b\0" })));
+        assert_eq!(label(&bytes), Ok(Some(Label { name: b"security.selinux", value: b"a:b\0" })));
         assert_eq!(label(&extension(EXT_GROUPS, &[1, 7])), Ok(None));
         assert_eq!(label(&extension(1, &[99, 0, 0x0061])), Err(Errno::EINVAL));
     }

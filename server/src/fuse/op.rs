@@ -243,7 +243,14 @@ fn tmpfile<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
     let args: abi::CreateIn = call.take()?;
     let flags = wire::open_flags(&s.settings, args.flags, args.open_flags)?;
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
+    // Nothing is called so.
+    call.string()?;
     let (entry, handle) = s.fs.tmpfile(call.caller()?, call.node(), mode, umask, flags)?;
+    if let Err(errno) = s.set_label(call, entry.node) {
+        let _ = s.fs.release(Handle { node: entry.node, fh: handle, object: Object::File });
+        s.fs.forget(entry.node, 1);
+        return Err(errno);
+    }
     Ok(s.created(s.entry(&entry), handle))
 }
 
@@ -519,8 +526,7 @@ impl<F: Fs> Session<F> {
 
     /// Gives a new file its security label, if the guest sent one; a file that cannot have it is not left behind.
     fn labelled(&self, call: &Call<'_>, name: &FileName, entry: Entry) -> Result<abi::EntryOut> {
-        let label = |label: Label<'_>| self.fs.setxattr(entry.node, &label.name, label.value, XattrFlags::empty());
-        match self.label(call).and_then(|found| found.map_or(Ok(()), label)) {
+        match self.set_label(call, entry.node) {
             Ok(()) => Ok(self.entry(&entry)),
             Err(errno) => {
                 let is_dir = entry.attr.kind() == libc::S_IFDIR;
@@ -529,6 +535,12 @@ impl<F: Fs> Session<F> {
                 Err(errno)
             }
         }
+    }
+
+    /// The same of a node whoever made it. Its name is that of any attribute: one that is an ACL's is no label.
+    fn set_label(&self, call: &Call<'_>, node: NodeId) -> Result<()> {
+        let Some(Label { name, value }) = self.label(call)? else { return Ok(()) };
+        self.fs.setxattr(node, &self.xattr_name(name)?, value, XattrFlags::empty())
     }
 
     fn has_xattr(&self) -> Result<()> {
