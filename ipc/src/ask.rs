@@ -84,7 +84,6 @@ pub fn receive_ask(socket: &UnixStream) -> std::result::Result<(Ask, OwnedFd), U
 mod tests {
     use super::*;
     use crate::hello::{Hello, VERSION, receive_hello, send_hello};
-    use std::io::Write as _;
     use std::os::fd::AsFd as _;
 
     fn question(map: usize) -> Ask {
@@ -138,7 +137,7 @@ mod tests {
         let (server, warden) = UnixStream::pair().unwrap();
         warden.set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();
         assert_eq!(receive_ask(&warden).err(), Some(Errno::EAGAIN.into()));
-        (&server).write_all(&[0xff; LENGTH]).unwrap();
+        send(&server, &[&[0xff; LENGTH], b""], &[dir().as_fd()]).unwrap();
         assert_eq!(receive_ask(&warden).err(), Some(Errno::EPROTO.into()));
         drop(server);
         assert_eq!(receive_ask(&warden).err(), Some(Errno::ECONNRESET.into()));

@@ -555,34 +555,6 @@ fn a_greeting_that_makes_no_sense_is_refused(on: Kind) {
     assert!(twin::ends(&mut warden));
 }
 
-// postern-ipc: no descriptor comes along with a greeting
-#[apply(promise)]
-fn a_greeting_with_descriptors_is_refused_with_one_line(on: Kind) {
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-    use std::os::fd::AsRawFd;
-    let bytes = {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        send_hello(&ours, &Hello { version: VERSION, channels: 1, wants_map: false }).unwrap();
-        let mut bytes = [0; LENGTH];
-        std::io::Read::read_exact(&mut &theirs, &mut bytes).unwrap();
-        bytes
-    };
-    for count in [1, 2, 253] {
-        let (scratch, socket, mut warden) = twin::start(on, &[]);
-        let root = HostFile::open("/").unwrap();
-        let raw = vec![root.as_raw_fd(); count];
-        let parts = [std::io::IoSlice::new(&bytes)];
-        let rights = [ControlMessage::ScmRights(&raw)];
-        sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
-        let news = receive_news(&socket);
-        assert!(matches!(&news, Ok(News::Refused(why)) if why.contains("came with descriptors")), "{news:?}");
-        assert!(twin::ends(&mut warden), "{count}");
-        let log = scratch.log();
-        let said = log.lines().filter(|line| line.contains("cannot ")).collect::<Vec<_>>();
-        assert!(matches!(said[..], [line] if line.contains("came with descriptors, which none has")), "{log}");
-    }
-}
-
 // postern-ipc: after the greeting the server has nothing to say on that socket
 #[apply(promise)]
 fn a_server_that_speaks_out_of_turn_is_the_end(on: Kind) {

@@ -319,7 +319,9 @@ fn descriptors_that_come_with_a_greeting_are_not_taken(on: Kind) {
         let sent = sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None);
         assert_eq!(sent, Ok(LENGTH));
         assert!(twin::ends(&mut warden), "{}", scratch.log());
-        assert_eq!(scratch.log().matches("cannot shake hands with the server").count(), 1, "{}", scratch.log());
+        let why = "cannot shake hands with the server: its greeting came with descriptors, which none has";
+        assert!(matches!(receive_news(&socket), Ok(News::Refused(told)) if told == why));
+        assert_eq!(scratch.log().matches(why).count(), 1, "{}", scratch.log());
         scratch.assert_contained();
         attempts += count;
     }
