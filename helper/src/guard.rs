@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
-use postern_ipc::attr::{Mode, NodeKind};
+use postern_ipc::attr::{Attr, Mode, NodeKind};
 use postern_ipc::model::Model;
 use postern_ipc::name::XattrName;
 use postern_ipc::{Errno, Result};
@@ -22,6 +22,7 @@ use crate::args::{Args, Form};
 use crate::clone::Source;
 use crate::identity::Identity;
 use crate::names::CAPABILITY;
+use crate::pin::Pin;
 
 /// What is allowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Guard {
     pub(crate) setid: bool,
     /// Device nodes other than whiteouts.
     pub(crate) devices: bool,
+    /// Another owner, other permission bits or another ACL of such a node that is there.
+    pub(crate) handed: bool,
     /// Of the nodes that the share may have, those that the guest may make.
     pub(crate) kinds: Kinds,
 }
@@ -44,8 +47,9 @@ impl Guard {
         let setid = !real || args.allow_setid || source.nosuid || closed;
         // Elsewhere the kernel refuses device nodes: no capability of a user namespace makes one.
         let host = identity.form == Form::Host;
-        let devices = host && (args.allow_devices || source.nodev || closed);
-        let guard = Self { setid, devices, kinds: args.mknod.unwrap_or(Kinds::all()) };
+        let harmless = args.allow_devices || source.nodev || closed;
+        let (devices, handed) = (host && harmless, !real || harmless);
+        let guard = Self { setid, devices, handed, kinds: args.mknod.unwrap_or(Kinds::all()) };
         // A file only stands for what a mapped model's guest makes.
         let mapped = Model::from(args.security_model).is_mapped();
         let refused = |what: &str, option: &str| {
@@ -75,6 +79,17 @@ impl Guard {
             NodeKind::Char(_) | NodeKind::Block(_) if self.devices => Ok(()),
             NodeKind::Char(_) | NodeKind::Block(_) => Err(Errno::EPERM),
         }
+    }
+
+    /// Whether a node may get another owner, other permission bits or another ACL. A device node that host users may open
+    /// is one that was made for them.
+    pub(crate) fn hand(self, node: &Pin) -> Result<()> {
+        if self.handed || !node.is_device() {
+            return Ok(());
+        }
+        let attr = Attr::of(node)?;
+        let whiteout = attr.kind() == libc::S_IFCHR && (attr.rdev.major, attr.rdev.minor) == (0, 0);
+        if whiteout { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     /// Whether the host's file may get an attribute of this name.
@@ -135,8 +150,8 @@ mod tests {
     use super::*;
     use postern_ipc::attr::Dev;
 
-    const REFUSES: Guard = Guard { setid: false, devices: false, kinds: Kinds::all() };
-    const ALLOWS: Guard = Guard { setid: true, devices: true, kinds: Kinds::all() };
+    const REFUSES: Guard = Guard { setid: false, devices: false, handed: false, kinds: Kinds::all() };
+    const ALLOWS: Guard = Guard { setid: true, devices: true, handed: true, kinds: Kinds::all() };
 
     #[test]
     fn set_id_bits_are_refused() {

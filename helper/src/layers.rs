@@ -79,7 +79,7 @@ impl Ground {
         let root = self.clone.root().unwrap();
         Share {
             rights,
-            guard: Guard { setid: true, devices: true, kinds: Kinds::all() },
+            guard: Guard { setid: true, devices: true, handed: true, kinds: Kinds::all() },
             translation: Translation::default(),
             numbers: open("/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap(),
             model: Model::Passthrough,

@@ -104,6 +104,11 @@ impl Pin {
         self.kind == libc::S_IFLNK
     }
 
+    /// It is a device node.
+    pub(crate) fn is_device(&self) -> bool {
+        matches!(self.kind, libc::S_IFCHR | libc::S_IFBLK)
+    }
+
     /// It is a regular file, and may be opened; otherwise the errno that opening gives. open(2)
     pub(crate) fn require_file(&self) -> Result<()> {
         openable(self.kind)

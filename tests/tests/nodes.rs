@@ -8,6 +8,8 @@ use postern_ipc::attr::{Dev, Mode, NodeKind, RenameFlags};
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::FileName;
 use postern_ipc::op::{Mknod, Rename};
+use postern_server::fuse::abi::SetattrIn;
+use postern_tests::named::{ACCESS, acl};
 use postern_tests::prelude::*;
 use postern_tests::twin::Twin;
 
@@ -76,6 +78,47 @@ fn no_whiteout_is_left_behind_where_none_may_be_made(on: Kind) {
 fn devices_that_host_users_could_open_stay_refused() {
     let share = Kind::Host.setup().public().arg("--mknod=device").serve();
     assert_eq!(share.mknod("null", S_IFCHR | 0o666, 1 << 8 | 3).map(drop), Err(EPERM));
+}
+
+/// A device node and a whiteout, both of root of the guest.
+fn plant_devices(host: &Host) {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    for (name, dev) in [("zero", makedev(1, 5)), ("whiteout", 0)] {
+        mknod(&host.path(name), SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, dev).unwrap();
+        host.chown(name, 0, 0);
+    }
+}
+
+/// All that gives a node to others.
+fn hand_over(share: &Share, name: &str) -> [Result<(), nix::errno::Errno>; 6] {
+    [
+        share.chmod(name, 0o666).map(drop),
+        share.chown(name, Some(1), None).map(drop),
+        share.chown(name, None, Some(1)).map(drop),
+        share.chown(name, Some(0), Some(0)).map(drop),
+        share.setxattr(name, ACCESS, &acl(1, 1), 0),
+        share.removexattr(name, ACCESS),
+    ]
+}
+
+// postern-helper(8): what the guest may plant: "a device node that is there, once it has another owner, other permission bits
+// or another ACL"
+#[apply(promise)]
+fn a_device_that_is_there_is_not_given_to_users_of_the_host(on: Kind) {
+    let public = || on.setup().public().plant(plant_devices).posix_acl();
+    let share = public().serve();
+    let before = |share: &Share| (share.host.stat("zero").mode, share.host.stat("zero").owner);
+    let first = before(&share);
+    let expected = if on.guards_host_users() { Err(EPERM) } else { Ok(()) };
+    assert_eq!(hand_over(&share, "zero"), [expected; 6]);
+    assert_eq!(before(&share) == first, on.guards_host_users());
+    assert_eq!(share.host.getxattr("zero", ACCESS), None);
+    assert_eq!(hand_over(&share, "whiteout"), [Ok(()); 6], "it opens nothing");
+    let touched = SetattrValid::MTIME | SetattrValid::MTIME_NOW;
+    share.setattr("zero", &SetattrIn { valid: touched, ..Default::default() }).unwrap();
+    for harmless in [public().arg("--allow-devices"), on.setup().plant(plant_devices).posix_acl()] {
+        assert_eq!(hand_over(&harmless.serve(), "zero"), [Ok(()); 6]);
+    }
 }
 
 // postern-helper(8): a kind that there is not is refused, with those that there are

@@ -42,6 +42,9 @@ impl Serve for SetAttr {
 
     fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let Changes { uid, gid, mode, size, atime, mtime, kill_setid } = self.changes;
+        if uid.is_some() || gid.is_some() || mode.is_some() {
+            share.guard.hand(&node)?;
+        }
         if !share.change(&node, &self.changes, |mode| chmod(&node, mode, share))? {
             if uid.is_some() || gid.is_some() {
                 own(&node, uid, gid, share)?;

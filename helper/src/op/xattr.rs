@@ -19,7 +19,7 @@ use rustix::fs::{
 };
 
 use crate::guard::SETID;
-use crate::names::{Use, is_users};
+use crate::names::{ACLS, Use, is_users};
 use crate::op::named;
 use crate::pin::Pin;
 use crate::serve::Serve;
@@ -96,6 +96,9 @@ fn shown(node: &Pin, share: &Share, caller: Caller) -> Result<Vec<u8>> {
 /// xattr(7): "user attributes are allowed only for regular files and directories"
 fn changeable(node: &Pin, name: &XattrName, share: &Share, caller: Caller) -> Result<XattrName> {
     let host = share.names.host(name, caller, Use::Change)?;
+    if ACLS.contains(&host.as_bytes()) {
+        share.guard.hand(node)?;
+    }
     let special = || Ok::<_, Errno>(!matches!(share.attr(node)?.kind(), libc::S_IFREG | libc::S_IFDIR));
     if share.model.is_mapped() && is_users(name) && special()? { Err(Errno::EPERM) } else { Ok(host) }
 }
