@@ -36,6 +36,12 @@ pub fn kernels(kind: &str, at: &Path) -> rustix::io::Result<()> {
     mount(kind, at, kind, MountFlags::empty(), None)
 }
 
+/// Layers on top of each other, as mount(8) is told of them.
+pub fn overlay(at: &Path, layers: &str) {
+    let layers = std::ffi::CString::new(layers).expect("no NUL");
+    mount("overlay", at, "overlay", MountFlags::empty(), layers.as_c_str()).expect("overlay");
+}
+
 /// What is at `from` is at `at` too.
 pub fn bind(from: &Path, at: &Path) {
     mount_bind(from, at).expect("two files or two directories");

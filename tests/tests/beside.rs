@@ -1,7 +1,6 @@
 //! What is beside a share on its host and has to do with it all the same: other shares of the same directory, mounts that
 //! are shared with other namespaces, programs that hold leases, processes of the same user.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
@@ -9,8 +8,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::ptrace;
-use nix::unistd::Pid;
 use postern_ipc::Errno;
 use postern_ipc::attr::OpenFlags;
 use postern_ipc::hello::{Hello, News, VERSION, receive_news, send_hello};
@@ -20,7 +17,7 @@ use postern_tests::hostile::tried;
 use postern_tests::kind::to_host;
 use postern_tests::mounts;
 use postern_tests::prelude::*;
-use postern_tests::processes::owner_of_namespace;
+use postern_tests::processes::{Processes, owner_of_namespace};
 use postern_tests::twin::{self, Twin};
 
 fn read() -> Open {
@@ -141,9 +138,9 @@ fn a_process_of_the_same_user_gets_no_hold_of_warden_and_helper(on: Kind) {
             assert!(!command.output().unwrap().status.success(), "{uid} {words}");
             attempts += 1;
         }
-        let holds = std::thread::scope(|scope| scope.spawn(|| holds(uid, pid)).join().unwrap());
-        assert_eq!(holds, [false; 6], "{uid} {pid}");
-        attempts += holds.len();
+        let held = held(Command::new("perl").uid(uid).gid(uid), pid);
+        assert_eq!(held, Vec::<String>::new(), "{uid} {pid}");
+        attempts += WAYS;
     }
     tried("ways to get hold of a process of the same user", attempts);
 }
@@ -181,14 +178,58 @@ fn a_helper_that_would_open_to_its_owners_processes_does_not_start(on: Kind) {
     }
 }
 
-/// What somebody with this id gets of a process: its memory for reading, for writing, where things lie in it, its
-/// environment, what it has open, itself by ptrace(2).
-fn holds(uid: u32, pid: u32) -> [bool; 6] {
-    let id = rustix::process::Uid::from_raw(uid);
-    rustix::thread::set_thread_res_uid(id, id, id).unwrap();
-    let opens =
-        |file: &str, write: bool| File::options().read(true).write(write).open(format!("/proc/{pid}/{file}")).is_ok();
-    let traced = ptrace::attach(Pid::from_raw(pid.cast_signed())).is_ok();
-    let listed = std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok();
-    [opens("mem", false), opens("mem", true), opens("maps", false), opens("environ", false), listed, traced]
+/// How many ways [`held`] tries.
+const WAYS: usize = 10;
+
+/// What perl(1), as it is to be started, gets of a process: its memory, where things lie in it, its environment, links to
+/// what it has, its list of that, itself by ptrace(2), a descriptor of its by pidfd_getfd(2), its namespace by setns(2).
+fn held(perl: &mut Command, pid: u32) -> Vec<String> {
+    let program = r#"
+        my ($pid) = @ARGV;
+        my $pidfd = syscall(434, $pid + 0, 0);
+        $pidfd >= 0 or die;
+        my %ways = (
+            "memory to read" => sub { open(my $f, "<", "/proc/$pid/mem") },
+            "memory to write" => sub { open(my $f, "+<", "/proc/$pid/mem") },
+            "maps" => sub { open(my $f, "<", "/proc/$pid/maps") },
+            "environment" => sub { open(my $f, "<", "/proc/$pid/environ") },
+            "program" => sub { readlink("/proc/$pid/exe") },
+            "link of a descriptor" => sub { readlink("/proc/$pid/fd/0") },
+            "list of descriptors" => sub { opendir(my $d, "/proc/$pid/fd") },
+            "trace" => sub { syscall(101, 0x4206, $pid + 0, 0, 0) == 0 },
+            "descriptor" => sub { syscall(438, $pidfd, 0, 0) >= 0 },
+            "namespace" => sub { syscall(308, $pidfd, 0x10000000) == 0 },
+        );
+        for (sort keys %ways) { print "$_\n" if $ways{$_}->() }"#;
+    let output = perl.args(["-e", program, &pid.to_string()]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+// user_namespaces(7): a capability counts in one's own namespace and in those below it, not in one beside it
+#[apply(promise)]
+fn root_of_the_servers_namespace_gets_no_hold_of_warden_and_helper(on: Kind) {
+    stands_beside(on);
+}
+
+#[test]
+fn a_server_with_the_helpers_own_id_gets_no_hold_of_it() {
+    stands_beside(Kind::MappedXattr);
+}
+
+/// Whoever is in the server's user namespace, has all capabilities there and none of the server's other walls, tries.
+fn stands_beside(on: Kind) {
+    let share = on.serve();
+    share.getattr("").unwrap();
+    let [server, warden, helper] = Processes::standalone(on, share.server.child.id()).pids;
+    let namespace = format!("--user=/proc/{server}/ns/user");
+    // Where it maps the host's root: it is his directory, and has only numbers in it.
+    let roots = matches!(on, Kind::Root | Kind::Host | Kind::Soft);
+    let expected = if roots { &["list of descriptors"][..] } else { &[] };
+    for pid in [warden, helper] {
+        let there = held(Command::new("nsenter").args([&namespace, "perl"]), pid);
+        assert_eq!(there, expected, "{pid}");
+        assert!(held(&mut Command::new("perl"), pid).len() > WAYS / 2, "root of the host gets nothing either");
+    }
+    tried("ways from a namespace beside it", 2 * WAYS);
 }

@@ -9,12 +9,15 @@ use std::process::Command;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::geteuid;
+use postern_tests::hostile::tried;
 use postern_tests::kind::bin_dir;
 use postern_tests::pair::{self, CONFINED, PASS, Pair, assert_works, mount};
 use postern_tests::prelude::*;
 use postern_tests::processes::Processes;
+use postern_tests::puppet::{Door, Fate, Puppet};
 use postern_tests::share::Scratch;
 use postern_tests::twin::{ends, goes};
+use postern_tests::wishes::{FD, HERE, NAME, Row};
 
 /// How it is done.
 #[derive(Clone, Copy)]
@@ -149,6 +152,29 @@ fn without_user_namespaces_the_helper_walks(on: Kind) {
     assert_eq!(warnings, 1, "{log}");
     assert!(proc(pair.server.id(), "status").unwrap().contains("Seccomp:\t2"));
     assert_works(&pair, &pair.host);
+}
+
+// open(2): O_PATH: without an empty root any path of the host would be named; postern-security(7): it has no such call then
+#[cfg(target_arch = "x86_64")]
+#[apply(promise)]
+fn a_server_without_an_empty_root_names_nothing(on: Kind) {
+    let pinned = (libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) as u64;
+    let rows: [Row; 6] = [
+        ("a path of the host", libc::SYS_openat, [HERE, NAME, pinned, 0, 0, 0]),
+        ("a name of the share", libc::SYS_openat, [FD, NAME, pinned, 0, 0, 0]),
+        ("a path of the host by newer rules", libc::SYS_openat2, [HERE, NAME, NAME, 24, 0, 0]),
+        ("attributes of a path", libc::SYS_statx, [HERE, NAME, 0, 0xfff, NAME, 0]),
+        ("a link of the host's", libc::SYS_readlinkat, [HERE, NAME, NAME, 8, 0, 0]),
+        ("whether a path is there", libc::SYS_faccessat2, [HERE, NAME, 0, 0, 0, 0]),
+    ];
+    for (what, number, args) in rows {
+        let pair = listening(on, NO_NAMESPACES);
+        let mut puppet = Puppet::hold(pair.server.id());
+        let path = puppet.put(b"/etc/passwd\0");
+        let args = args.map(|arg| if arg == NAME { path } else { arg });
+        assert_eq!(puppet.call(Door::Own, number as u64, args), Fate::Killed, "{what}");
+    }
+    tried("names that a server without an empty root has", rows.len());
 }
 
 // postern-server(1): --rlimit-nofile: "Half are for nodes, of which any number is served", whoever looks them up

@@ -6,9 +6,11 @@ use std::fs::read_dir;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use postern_ipc::Errno;
+use postern_ipc::attr::OpenFlags;
 use postern_ipc::hello::{Hello, News, VERSION, receive_news, send_hello};
 use postern_ipc::id::Caller;
-use postern_ipc::op::Stat;
+use postern_ipc::op::{Open, Stat};
 use postern_tests::hostile::tried;
 use postern_tests::mounts;
 use postern_tests::prelude::*;
@@ -44,7 +46,7 @@ fn here() -> Vec<&'static str> {
 }
 
 /// What a helper says to a server that is to have such a share.
-fn told(on: Kind, args: &[&str], plant: impl FnOnce(&Host)) -> Result<News, postern_ipc::Errno> {
+fn told(on: Kind, args: &[&str], plant: impl FnOnce(&Host)) -> Result<News, Errno> {
     let (scratch, socket, mut warden) = twin::start_planted(on, args, plant);
     let _ = send_hello(&socket, &Hello { version: VERSION, channels: 1, wants_map: false });
     let news = receive_news(&socket);
@@ -54,7 +56,7 @@ fn told(on: Kind, args: &[&str], plant: impl FnOnce(&Host)) -> Result<News, post
     news
 }
 
-fn assert_refused(news: &Result<News, postern_ipc::Errno>, kind: &str) {
+fn assert_refused(news: &Result<News, Errno>, kind: &str) {
     assert!(matches!(news, Ok(News::Refused(why)) if why.contains(kind)), "{kind}: {news:?}");
 }
 
@@ -90,6 +92,22 @@ fn a_piece_of_the_kernel_is_not_shared_for_writing(on: Kind) {
         });
         assert_refused(&news, "a directory that has sysfs in it, at k");
     }
+}
+
+// namespaces(7): a file that a namespace is bound to, as ip-netns(8) does, is opened to enter it
+#[apply(promise)]
+fn a_namespace_in_a_share_is_not_opened(on: Kind) {
+    mounts::alone();
+    let plant = |host: &Host| {
+        host.write("k", b"");
+        mounts::bind(Path::new("/proc/self/ns/net"), &host.path("k"));
+    };
+    assert_refused(&told(on, &[], plant), "a directory that has nsfs in it, at k");
+    let mut twin = Twin::planted(on, &["--readonly"], plant);
+    let file = twin.pin("k");
+    let opened = twin.ask(&Open { flags: OpenFlags::READ }, &[file.as_fd()]).map(drop);
+    assert_eq!(opened, Err(Errno::EACCES));
+    mounts::detach_all(&twin.host.path("k"));
 }
 
 // postern-helper(8): a directory of such a file system is not shared

@@ -1,12 +1,18 @@
 //! What is mounted below the share: part of it, and a file system of its own in the guest.
 
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use postern_ipc::attr::{Mode, OpenFlags};
+use postern_ipc::id::Caller;
+use postern_ipc::name::FileName;
+use postern_ipc::op::{Mkdir, Open, Stat};
 use postern_server::fuse::abi::AttrFlags;
 use postern_tests::mounts;
 use postern_tests::prelude::*;
-use postern_tests::twin::children;
+use postern_tests::twin::{Twin, children};
+use rustix::fs::{Mode as Bits, OFlags};
 
 /// A share with a file system in memory at `m`, another at `n`, and the directory `outside` bound to `b`.
 struct Mounted(Share);
@@ -274,4 +280,40 @@ fn mounts_below_a_read_only_share_are_read_only(on: Kind) {
         assert_eq!(share.unlink(path), Err(EROFS));
         assert_eq!(share.chmod(path, 0o600).map(drop), Err(EROFS));
     }
+}
+
+// statx(2): STATX_MNT_ID; kernel: overlayfs: what is opened there is of the overlay's mount, whatever layer it is kept in
+#[apply(promise)]
+fn what_is_on_an_overlay_is_the_shares_and_what_is_below_it_is_not(on: Kind) {
+    mounts::alone();
+    let mut twin = Twin::planted(on, &[], |host| {
+        for dir in ["../low", "../up", "../work", "../low/d", "../up/e"] {
+            host.mkdir(dir);
+        }
+        host.write("../low/d/f", b"lower");
+        let layers = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            host.path("../low").display(),
+            host.path("../up").display(),
+            host.path("../work").display()
+        );
+        mounts::overlay(&host.path(""), &layers);
+    });
+    let name = |name: &str| FileName::new(name.as_bytes()).unwrap();
+    let file = twin.pin("d/f");
+    let (_, given, _) = twin.ask(&Open { flags: OpenFlags::READ | OpenFlags::WRITE }, &[file.as_fd()]).unwrap();
+    rustix::io::pwrite(&given[0], b"upper", 0).unwrap();
+    for dir in ["d", "e", "."] {
+        let pin = twin.pin(dir);
+        let mkdir = Mkdir { name: name("new"), mode: Mode::new(0o755), umask: Mode::new(0) };
+        twin.ask(&mkdir, &[pin.as_fd()]).unwrap();
+        twin.ask(&Stat {}, &[pin.as_fd()]).unwrap();
+    }
+    assert_eq!((twin.host.read("d/f"), twin.host.read("../low/d/f")), (b"upper".to_vec(), b"lower".to_vec()));
+    assert!(!twin.host.exists("../low/d/new"));
+    let lower = rustix::fs::open(twin.host.path("../low/d"), OFlags::PATH | OFlags::CLOEXEC, Bits::empty()).unwrap();
+    let frame = twin.frame(Caller::Root, &Stat {}, 0);
+    twin.channel.send(&[&frame, b""], &[lower.as_fd()]).unwrap();
+    mounts::detach_all(&twin.host.path(""));
+    twin.assert_ended();
 }

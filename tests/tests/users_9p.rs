@@ -12,6 +12,7 @@ use postern_server::p9::message::*;
 use postern_server::p9::wire::{Measured, Text};
 use postern_tests::dotu::{dm, mode};
 use postern_tests::fuse::Result;
+use postern_tests::hostile::tried;
 use postern_tests::prelude::*;
 use postern_tests::share::Scratch;
 use postern_tests::stream::{Client, listen};
@@ -323,6 +324,29 @@ fn what_one_user_has_found_or_opened_helps_no_other(on: Kind) {
     assert_eq!(client.ask(&Tlopen { fid: found, flags: 0 }, &[]), Err(EACCES));
     assert_eq!(client.walk(alice, "d/f"), Err(EACCES));
     client.ask(&Treaddir { fid: dir, offset: 0, count: 4096 }, &[]).unwrap();
+}
+
+// What is closed may be kept for a moment, if nothing has changed: for nobody else than who had it open.
+#[apply(promise)]
+fn what_one_user_has_closed_opens_for_no_other(on: Kind) {
+    let scratch = Scratch::new(on, false);
+    let host = Host::new(scratch.path("share"), on);
+    plant(&host, "d", true, 0o711);
+    host.chmod("d/f", 0o600);
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    let _server = listen(on, &scratch, &[]);
+    let client = Client::connect(&scratch);
+    let [alice, bob] = [USERS[0], USERS[2]].map(|user| client.attach(user).unwrap());
+    let mut attempts = 0;
+    for (path, flags) in [("d/f", O_RDONLY), ("d", O_RDONLY | O_DIRECTORY)] {
+        for _ in 0..20 {
+            let open = client.open(alice, path, flags).unwrap();
+            client.ask(&Tclunk { fid: open }, &[]).unwrap();
+            assert_eq!(client.open(bob, path, flags), Err(EACCES), "{path}");
+            attempts += 1;
+        }
+    }
+    tried("files that somebody has closed", attempts);
 }
 
 // 9P2000.u has messages of its own for most of that.
