@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Received};
 use crate::errno::{Errno, Result};
 use crate::few::{Descriptors, Few};
 use crate::frame::{self, FRAME_MAX};
 use crate::id::Caller;
 use crate::op::Op;
+use crate::seat::Company;
 
 /// How long an operation waits for a replaced helper.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,6 +43,7 @@ struct Link {
     serial: u32,
     out: Vec<u8>,
     input: Box<[u8]>,
+    company: Company,
 }
 
 /// Why an exchange failed.
@@ -150,7 +152,8 @@ type Exchanged<O> = Result<(<O as Op>::Reply, <O as Op>::Gives<OwnedFd>, std::op
 
 impl Link {
     fn new(channel: Channel) -> Self {
-        Self { channel: Some(channel), serial: 0, out: Vec::new(), input: vec![0; FRAME_MAX].into() }
+        let input = vec![0; FRAME_MAX].into();
+        Self { channel: Some(channel), serial: 0, out: Vec::new(), input, company: Company::new() }
     }
 
     fn exchange<O: Op>(
@@ -160,16 +163,14 @@ impl Link {
         at: &[BorrowedFd<'_>],
         data: &[u8],
     ) -> std::result::Result<Exchanged<O>, Broken> {
-        let channel = self.channel.as_ref().ok_or(Broken::Unsent)?;
         self.serial = self.serial.wrapping_add(1);
         frame::encode(&mut self.out, self.serial, O::KIND as u16, None, &(caller, op), data.len())
             .map_err(|_| Broken::Refused(Errno::E2BIG))?;
-        channel.send(&[&self.out, data], at).map_err(|errno| match errno {
-            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => Broken::Unsent,
-            Errno::ETOOMANYREFS => Broken::Refused(Errno::ENFILE),
-            other => Broken::Refused(other),
-        })?;
-        let got = channel.receive(&mut self.input).map_err(|_| Broken::Unanswered)?;
+        frame::place(&mut self.out, self.company.ask());
+        let got = self.send_and_receive(at, data);
+        let from = got.as_ref().ok().and_then(|got| frame::placed(self.input.get(..got.len)?));
+        self.company.answered(from);
+        let got = got?;
         let message =
             self.input.get(..got.len).filter(|m| !m.is_empty() && !got.truncated).ok_or(Broken::Unanswered)?;
         if got.lost {
@@ -179,6 +180,16 @@ impl Link {
             log::error!("the helper's answer to {:?} is malformed: {malformed}", O::KIND);
             Broken::Unanswered
         })
+    }
+
+    fn send_and_receive(&mut self, at: &[BorrowedFd<'_>], data: &[u8]) -> std::result::Result<Received, Broken> {
+        let channel = self.channel.as_ref().ok_or(Broken::Unsent)?;
+        channel.send(&[&self.out, data], at).map_err(|errno| match errno {
+            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => Broken::Unsent,
+            Errno::ETOOMANYREFS => Broken::Refused(Errno::ENFILE),
+            other => Broken::Refused(other),
+        })?;
+        channel.receive(&mut self.input).map_err(|_| Broken::Unanswered)
     }
 }
 

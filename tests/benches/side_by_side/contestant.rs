@@ -31,10 +31,10 @@ pub const SERVERS: [Server; 4] = [
 pub struct Shape {
     /// As the table names it.
     pub name: &'static str,
-    /// Where the server runs.
-    pub server: usize,
+    /// Where the server runs; the kernel chooses if nothing is said.
+    pub server: Option<usize>,
     /// Where the client runs.
-    pub client: usize,
+    pub client: Option<usize>,
     /// What the client does meanwhile.
     pub waiting: Waiting,
 }
@@ -43,12 +43,16 @@ impl Shape {
     /// Both, on the CPUs that there are.
     pub fn both() -> [Self; 2] {
         let [first, second, ..] = cpu::ALLOWED[..] else { panic!("two CPUs are needed") };
-        let shape = |name, server, waiting| Self { name, server, client: first, waiting };
+        let shape = |name, server, waiting| Self { name, server: Some(server), client: Some(first), waiting };
         [
             shape("one CPU, sleeping guest", first, Waiting::Asleep),
             shape("two CPUs, polling guest", second, Waiting::Polling),
         ]
     }
+
+    /// Nobody is told where to run.
+    pub const FREE: Self =
+        Self { name: "any CPU, sleeping guest", server: None, client: None, waiting: Waiting::Asleep };
 }
 
 /// A server with its tree.
@@ -71,7 +75,7 @@ enum Running {
 impl Contestant {
     /// Starts it below `place` on one CPU, and goes to another.
     pub fn start(server: Server, place: &'static str, shape: Shape, queues: usize, args: &Args) -> Self {
-        cpu::pin(shape.server);
+        cpu::stay(shape.server);
         let contestant = match server {
             Server::Real(_, kind, own) => {
                 let given = args.with.iter().filter(|_| kind.is_postern()).map(String::as_str);
@@ -90,7 +94,7 @@ impl Contestant {
                 Self { process, processes, queues: 1, _running: Running::Floor(floor) }
             }
         };
-        cpu::pin(shape.client);
+        cpu::stay(shape.client);
         contestant
     }
 

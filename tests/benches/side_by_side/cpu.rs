@@ -14,17 +14,9 @@ pub static ALLOWED: LazyLock<Vec<usize>> = LazyLock::new(|| {
     (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).expect("in range")).collect()
 });
 
-/// From now on this thread, and what it starts, runs on `cpu` alone.
-pub fn pin(cpu: usize) {
-    stay_on(&[cpu]);
-}
-
-/// On all of them again.
-pub fn free() {
-    stay_on(&ALLOWED);
-}
-
-fn stay_on(cpus: &[usize]) {
+/// From now on this thread, and what it starts, runs on `cpu` alone, or on all of them again.
+pub fn stay(cpu: Option<usize>) {
+    let cpus = cpu.as_ref().map_or(&ALLOWED[..], std::slice::from_ref);
     let mut set = CpuSet::new();
     cpus.iter().for_each(|&cpu| set.set(cpu).expect("in range"));
     sched_setaffinity(Pid::from_raw(0), &set).expect("allowed CPUs");

@@ -148,7 +148,7 @@ fn main() {
     };
     for section in Section::value_variants() {
         if args.sections.is_empty() || args.sections.contains(section) {
-            cpu::free();
+            cpu::stay(None);
             match section {
                 Section::Requests => requests::run(&args, &mut tell),
                 Section::Depth => requests::depth(&args, &mut tell),

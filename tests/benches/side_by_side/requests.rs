@@ -6,12 +6,12 @@ use crate::workload::{DEEP, WORKLOADS, Workload};
 use crate::{Args, PLACES, plot, plots};
 
 /// How many CPUs a shape has, in names of plots.
-const CPUS: [&str; 2] = ["one", "two"];
+const CPUS: [&str; 3] = ["one", "two", "any"];
 
 /// What one costs.
 pub fn run(args: &Args, tell: &mut impl FnMut(String)) {
     for (place, dir) in PLACES {
-        for (which, shape) in Shape::both().into_iter().enumerate() {
+        for (which, shape) in Shape::both().into_iter().chain([Shape::FREE]).enumerate() {
             let title = format!("{place}, {}", shape.name);
             let workloads: Vec<_> = WORKLOADS.iter().collect();
             if let Some(rows) = compare(&title, dir, shape, which, &workloads, args, tell) {
@@ -57,7 +57,10 @@ fn compare(
     let mut rows: Vec<_> = workloads
         .iter()
         .map(|workload| {
-            let aim = Aim { time: workload.aims.map(|aims| aims[which]), cpu: workload.cpu_aim.filter(|_| which == 0) };
+            let aim = Aim {
+                time: workload.aims.and_then(|aims| aims.get(which).copied()),
+                cpu: workload.cpu_aim.filter(|_| which == 0),
+            };
             Row::new(workload.name, workload.unit, aim, columns.count())
         })
         .collect();

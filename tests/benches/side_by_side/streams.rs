@@ -229,7 +229,7 @@ pub struct Contestant {
 
 impl Contestant {
     /// Starts it in `place` on one CPU, and goes to another.
-    pub fn start(server: &Server, place: &'static str, cpus: (usize, usize)) -> Self {
+    pub fn start(server: &Server, place: &'static str, cpus: (Option<usize>, Option<usize>)) -> Self {
         let scratch = Scratch::below(place, Kind::Mapped, false);
         let host = Host::new(scratch.path("share"), Kind::Mapped);
         host.mkdir("a");
@@ -238,11 +238,11 @@ impl Contestant {
             host.write(file, &[1; PAGE as usize]);
             host.chmod(file, 0o666);
         }
-        cpu::pin(cpus.0);
+        cpu::stay(cpus.0);
         let child = scratch.spawn((server.command)(&scratch.path("share"), &scratch.path("socket")), Kind::Mapped);
         let mut client = Client::connect(&scratch.path("socket"));
         client.once(&(server.begin)(&scratch.path("share")));
-        cpu::pin(cpus.1);
+        cpu::stay(cpus.1);
         Self { client, processes: cpu::family(child.id()), child, _scratch: scratch }
     }
 
@@ -285,7 +285,13 @@ pub fn run(args: &Args, tell: &mut impl FnMut(String)) {
 }
 
 /// The table of a protocol: all servers take turns.
-fn compare(protocol: &Protocol, title: &str, place: &'static str, cpus: (usize, usize), args: &Args) -> String {
+fn compare(
+    protocol: &Protocol,
+    title: &str,
+    place: &'static str,
+    cpus: (Option<usize>, Option<usize>),
+    args: &Args,
+) -> String {
     let servers = if args.alone { &protocol.servers[..1] } else { protocol.servers };
     let columns = Columns { servers: servers.iter().map(|server| server.name).collect(), floor: false };
     let workloads = protocol.workloads.iter().filter(|row| args.wants(row.name));
