@@ -54,7 +54,7 @@ fn kept(twin: &Twin, all: &CpuSet) -> Vec<CpuSet> {
     seats(twin.helper()).into_iter().map(|(_, set)| set).filter(|set| set != all).collect()
 }
 
-// postern-security(7): a server says on which CPU it waits
+// postern-security(7): It can also say on which CPU, of those that the helper may use
 #[apply(promise)]
 fn a_server_moves_a_helpers_thread_to_cpus_that_it_may_use_and_to_no_other(on: Kind) {
     let (all, cpus) = allowed();
