@@ -241,31 +241,3 @@ fn cve_2023_50711_cve_2023_41051_crates_that_had_them_are_newer() {
         assert!(!versions.is_empty() && versions.iter().all(|version| version[..] >= least[..]), "{name} {versions:?}");
     }
 }
-
-/// postern-security(7): each of its rows names a test, which there is.
-#[test]
-fn every_row_of_the_manual_names_a_test() {
-    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let page = std::fs::read_to_string(top.join("man/postern-security.7")).unwrap();
-    let mut left = ["tests/tests", "helper", "ipc/src", "policy", "server/src"].map(|dir| top.join(dir)).to_vec();
-    let mut source = String::new();
-    while let Some(path) = left.pop() {
-        if path.is_dir() {
-            left.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            source += &std::fs::read_to_string(path).unwrap();
-        }
-    }
-    let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(".Li ")).collect();
-    assert!(named.len() > 30, "{}", named.len());
-    for name in named {
-        assert!(source.contains(&format!("fn {name}(")), "{name}");
-    }
-    // Each fault that has a number has a test of that number.
-    let headings = page.split("\n.Ss ").skip(1).map(|row| row.split_once('\n').unwrap());
-    for (heading, row) in headings {
-        for number in heading.split(['(', ')', ',', ' ']).filter(|word| word.starts_with("CVE-")) {
-            assert!(row.contains(&number.to_lowercase().replace('-', "_")), "{number}");
-        }
-    }
-}
