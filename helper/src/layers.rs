@@ -1,7 +1,7 @@
 //! Each layer holds alone: a probe that gets through where nothing else is up is stopped where only the layer is.
 
 use std::fs::{create_dir, read_dir, rename, write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use postern_policy::right::Rights;
 use postern_policy::sandbox::landlock::{Allow, enforce};
 use postern_policy::sandbox::seccomp::{Mode as Seccomp, Program};
 use postern_policy::translate::Translation;
-use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+use rustix::fs::{FileType, Mode, OFlags, makedev, mkdirat, mknodat, open, openat};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use tempfile::TempDir;
 
@@ -225,6 +225,22 @@ fn the_clone_holds_alone() {
     assert_eq!((probe(&foreign, "out/one"), probe(&foreign, "../outside/two"), ground.outside()), (Ok(()), Ok(()), 2));
     assert_eq!((probe(&held, "out/three"), probe(&held, "../outside/four")), (Err(Errno::ELOOP), Err(Errno::ENOENT)));
     assert_eq!(ground.outside(), 2);
+}
+
+// mount_setattr(2): MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC
+#[test]
+fn what_the_clone_does_not_do_holds_alone() {
+    let ground = Ground::new(Rights::READ_WRITE);
+    let null = ground.path("share/null");
+    mknodat(rustix::fs::CWD, &null, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(1, 3)).unwrap();
+    std::fs::copy("/bin/true", ground.path("share/true")).unwrap();
+    let opened = |dir: OwnedFd| Ok(openat(dir, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(drop)?);
+    let run = |dir: OwnedFd| {
+        let path = format!("/proc/{}/fd/{}/true", std::process::id(), dir.as_raw_fd());
+        Command::new(path).status().map_err(Errno::from).map(|status| status.success())
+    };
+    assert_eq!((opened(ground.foreign("share")), run(ground.foreign("share"))), (Ok(()), Ok(true)));
+    assert_eq!((opened(ground.held(".")), run(ground.held("."))), (Err(Errno::EACCES), Err(Errno::EACCES)));
 }
 
 // landlock(7): what is allowed beneath a directory is not allowed beside it

@@ -95,6 +95,24 @@ fn only_directories_are_shared() {
     }
 }
 
+// postern-helper(8): a directory of the kernel's own files is not shared, with root's helper as with the user's own
+#[test]
+fn no_directory_of_the_kernels_is_shared() {
+    let (scratch, systemd) = host(None);
+    let devices = scratch.path("outside/sys");
+    fs::create_dir(&devices).unwrap();
+    mounts::kernels("sysfs", &devices).unwrap();
+    let dirs = [("/proc", "proc"), ("/proc/1", "proc"), ("/proc/self/fdinfo", "proc"), ("/proc/sys/kernel", "proc")];
+    let dirs = dirs.map(|(dir, kind)| (Path::new(dir).to_owned(), kind));
+    for (dir, kind) in dirs.into_iter().chain([(devices.clone(), "sysfs"), (devices.join("kernel"), "sysfs")]) {
+        let told = systemd.refusal(ann(), path_of(&dir));
+        assert_says(&told, &["cannot share a directory of", kind, "nothing in it would be opened"]);
+    }
+    let above = File::open(scratch.path("outside")).unwrap();
+    fs::set_permissions(scratch.path("outside"), Permissions::from_mode(0o755)).unwrap();
+    assert_says(&systemd.refusal(ann(), above), &["that has sysfs in it, at sys", "share it read-only"]);
+}
+
 // postern-policy(5): below: "The directory's own path on this host counts, whatever way the caller came to it"
 #[test]
 fn a_rule_is_about_where_a_directory_is_and_not_about_how_it_was_found() {

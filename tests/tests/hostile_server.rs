@@ -319,7 +319,21 @@ fn a_read_only_share_stays_unchanged(on: Kind) {
     let made = openat(&dir[0], "new", OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, HostMode::from(0o644));
     assert_eq!(made.map(drop), Err(rustix::io::Errno::ROFS));
     let (_, file, _) = twin.ask(&open_for(OpenFlags::READ), &node).unwrap();
-    assert_eq!(rustix::fs::fchmod(&file[0], HostMode::from(0o777)), Err(rustix::io::Errno::ROFS));
+    let times = rustix::fs::Timestamps {
+        last_access: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
+        last_modification: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
+    };
+    let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file[0]));
+    let kept = rustix::fs::XattrFlags::empty();
+    let by_itself = [
+        rustix::fs::fchmod(&file[0], HostMode::from(0o777)),
+        rustix::fs::fchown(&file[0], None, Some(rustix::process::Gid::from_raw(7))),
+        rustix::fs::futimens(&file[0], &times),
+        rustix::fs::fsetxattr(&file[0], "user.a", b"x", kept),
+        rustix::fs::ioctl_setflags(&file[0], rustix::fs::IFlags::NODUMP),
+        open(again, OFlags::WRONLY | OFlags::CLOEXEC, HostMode::empty()).map(drop),
+    ];
+    assert_eq!(by_itself, [Err(rustix::io::Errno::ROFS); 6]);
     assert_eq!((twin.host.stat("f"), twin.host.stat("")), before);
 }
 
