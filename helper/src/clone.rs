@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use postern_ipc::{Errno, Result};
 use postern_policy::fatal::{Fatal, Started, Step as _};
+use postern_policy::kernels;
 use postern_policy::right::{Right, Rights};
 use rustix::fs::{
     AtFlags, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, fstatfs, fstatvfs, openat,
@@ -19,7 +20,7 @@ use rustix::fs::{
 };
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::{kernels, sys};
+use crate::sys;
 
 /// `STATX_MNT_ID_UNIQUE` of linux/stat.h, Linux 6.8; a kernel that does not know it ignores it.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);

@@ -23,7 +23,6 @@ mod ending;
 mod event;
 mod guard;
 mod identity;
-mod kernels;
 mod kind;
 #[cfg(test)]
 mod layers;

@@ -18,6 +18,7 @@ pub mod fatal;
 pub mod host;
 pub mod idmap;
 pub mod journal;
+pub mod kernels;
 pub mod kinds;
 pub mod limit;
 pub mod modcaps;

@@ -6,6 +6,7 @@ use std::path::Path;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access};
 use postern_ipc::Errno;
+use postern_policy::kernels;
 use postern_policy::sandbox::{landlock, namespace};
 use postern_policy::subid;
 use rustix::process::{Resource, getrlimit};
@@ -89,7 +90,8 @@ fn seccomp(patient: &Patient) -> Option<Finding> {
 /// An ordinary user's does not start then. proc_sys_fs(5): suid_dumpable
 fn dumpable(patient: &Patient) -> Option<Finding> {
     let what = "programs that change their ids may be looked into by processes of the host with a guest's ids";
-    (patient.text("proc/sys/fs/suid_dumpable")? == "1").then(|| Finding::poor(what, "sysctl fs.suid_dumpable=0, or 2"))
+    let finding = if patient.uid.is_root() { Finding::poor } else { Finding::bad };
+    (patient.text("proc/sys/fs/suid_dumpable")? == "1").then(|| finding(what, "sysctl fs.suid_dumpable=0, or 2"))
 }
 
 /// An ordinary user cannot write a map of more than one id without.
@@ -201,8 +203,16 @@ fn directory(patient: &Patient) -> Option<Finding> {
 fn mounts(patient: &Patient) -> Option<Finding> {
     let dir = patient.dir.as_deref()?.canonicalize().ok()?;
     let table = patient.text("proc/self/mountinfo")?;
-    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let below = places.filter(|place| Path::new(place) != dir && Path::new(place).starts_with(&dir)).count();
+    let mounts = table.lines().filter_map(|line| {
+        let (mount, source) = line.split_once(" - ")?;
+        Some((Path::new(mount.split(' ').nth(4)?), source.split(' ').next()?))
+    });
+    let below: Vec<_> = mounts.filter(|(place, _)| *place != dir && place.starts_with(&dir)).collect();
+    if let Some((place, kind)) = below.iter().find(|(_, kind)| kernels::has_name(kind.as_bytes())) {
+        let what = format!("{} is {kind}, so {} is shared for reading only", place.display(), dir.display());
+        return Some(Finding::poor(what, "share a directory beside it"));
+    }
+    let below = below.len();
     let later = "what the host mounts there later guests do not see, shared or not";
     Some(Finding::Good(format!("{below} below {}, which guests see too; {later}", dir.display())))
 }
@@ -298,22 +308,31 @@ mod tests {
 
     #[test]
     fn mounts_below_the_directory_are_counted() {
-        let line = |place: &str| format!("36 35 98:0 / {place} rw,noatime shared:1 - ext3 /dev/root rw\n");
+        let of = |kind: &str, place: &str| format!("36 35 98:0 / {place} rw,noatime shared:1 - {kind} none rw\n");
+        let line = |place: &str| of("ext3", place);
         let (_root, mut patient) = host(&[]);
         let dir = patient.root.canonicalize().unwrap();
+        patient.dir = Some(dir.clone());
         let at = |below: &str| line(&format!("{}{below}", dir.display()));
         let table = ["/", "/proc"].map(line).concat() + &["", "/a", "/a/b", "side"].map(at).concat();
         std::fs::create_dir_all(dir.join("proc/self")).unwrap();
-        std::fs::write(dir.join("proc/self/mountinfo"), table).unwrap();
-        patient.dir = Some(dir);
-        assert!(mounts(&patient).unwrap().to_string().starts_with("2 below "));
+        let told = |table: String| {
+            std::fs::write(dir.join("proc/self/mountinfo"), table).unwrap();
+            mounts(&patient).unwrap().to_string()
+        };
+        assert!(told(table.clone()).starts_with("2 below "));
+        let sys = of("sysfs", &format!("{}/c", dir.display()));
+        assert!(told(table + &sys).starts_with(&format!("{}/c is sysfs, so ", dir.display())));
     }
 
     #[test]
     fn helpers_that_others_may_look_into_are_named() {
-        let of = |value| dumpable(&host(&[("proc/sys/fs/suid_dumpable", value)]).1);
-        assert!((of("0").is_none(), of("2").is_none()) == (true, true));
-        assert!(matches!(of("1"), Some(Finding::Poor { .. })));
+        let of = |value, uid: u32| {
+            let (_root, patient) = host(&[("proc/sys/fs/suid_dumpable", value)]);
+            dumpable(&Patient { uid: uid.into(), ..patient })
+        };
+        assert!((of("0", 1).is_none(), of("2", 1).is_none()) == (true, true));
+        assert!(matches!((of("1", 0), of("1", 1)), (Some(Finding::Poor { .. }), Some(Finding::Bad { .. }))));
     }
 
     #[test]

@@ -5,8 +5,6 @@
 //! No such file is opened, and where they could be changed by other calls, by a new mode or a new name, nothing is shared
 //! that has them in it. Of devices the clone's attributes take care.
 
-use nix::libc;
-
 /// A name that mountinfo has for one, and its magic number. filesystems(5), linux/magic.h
 struct Row(&'static str, u32);
 
@@ -49,12 +47,12 @@ const KERNELS: &[Row] = &[
 ];
 
 /// Whether one is called so.
-pub(crate) fn has_name(kind: &[u8]) -> bool {
+pub fn has_name(kind: &[u8]) -> bool {
     KERNELS.iter().any(|Row(name, _)| name.as_bytes() == kind)
 }
 
 /// What one is called whose `f_type` this is. statfs(2)
-pub(crate) fn of_magic(f_type: libc::c_long) -> Option<&'static str> {
+pub fn of_magic(f_type: libc::c_long) -> Option<&'static str> {
     KERNELS.iter().find(|Row(_, magic)| libc::c_long::from(*magic) == f_type).map(|Row(name, _)| *name)
 }
 
