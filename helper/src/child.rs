@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::libc;
 use postern_ipc::channel::Channel;
 use postern_ipc::{Errno, Result};
 use postern_policy::death::Witness;
@@ -15,6 +16,7 @@ use rustix::process::{
 
 use crate::ending::Ending;
 use crate::event::ready;
+use crate::relay::Lines;
 use crate::share::Share;
 use crate::walls::Walls;
 use crate::{sys, worker};
@@ -30,6 +32,8 @@ const DYING: Duration = Duration::from_secs(5);
 pub(crate) struct Helper {
     pid: Pid,
     process: OwnedFd,
+    /// What it writes to its log.
+    pub(crate) lines: Lines,
 }
 
 /// The server's ends of its channels. Once handed over they are the server's alone, so that a helper sees them close.
@@ -47,16 +51,17 @@ impl Helper {
         let pairs: Vec<_> = (0..channels).map(|_| Channel::pair()).collect::<Result<_>>().step(step)?;
         let (ends, served): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         let (told, ready) = Channel::pair().step(step)?;
+        let lines = Lines::new().step(step)?;
         let warden = getpid();
         let Some(pid) = sys::fork().step(step)? else {
-            let ending = be(warden, &served, share, walls, &ready).unwrap_or_else(|fatal| {
+            let ending = be(warden, &served, share, walls, &ready, &lines).unwrap_or_else(|fatal| {
                 say(&ready, fatal.to_string().as_bytes());
                 Ending::Failed
             });
             std::process::exit(ending.status())
         };
         drop((served, ready));
-        let helper = Self { pid, process: pidfd_open(pid, PidfdFlags::empty()).step(step)? };
+        let mut helper = Self { pid, process: pidfd_open(pid, PidfdFlags::empty()).step(step)?, lines };
         let mut text = [0; REASON];
         let heard = told.receive(&mut text).step(step)?;
         let said = text.get(..heard.len).unwrap_or_default();
@@ -81,13 +86,14 @@ impl Helper {
         witness.death(self.pid, status)
     }
 
-    /// How it ended.
-    pub(crate) fn status(&self) -> Result<Option<WaitIdStatus>> {
+    /// How it ended, once its last words are in the log.
+    pub(crate) fn status(&mut self) -> Result<Option<WaitIdStatus>> {
+        self.lines.finish();
         Ok(waitid(WaitId::PidFd(self.process()), WaitIdOptions::EXITED)?)
     }
 
     /// Ends it, if it is not dead already. One that waits for a file system cannot be killed, and is left alone.
-    pub(crate) fn end(&self) -> Result<Option<WaitIdStatus>> {
+    pub(crate) fn end(&mut self) -> Result<Option<WaitIdStatus>> {
         match pidfd_send_signal(self.process(), Signal::KILL).map_err(Errno::from) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno),
@@ -109,7 +115,10 @@ fn be(
     share: impl FnOnce() -> Started<Share>,
     walls: Walls<'_>,
     ready: &Channel,
+    lines: &Lines,
 ) -> Started<Ending> {
+    journal::begin();
+    sys::replace(libc::STDERR_FILENO, lines.input()).step("log by the warden")?;
     std::panic::set_hook(Box::new(|bug| {
         log::error!("a bug: {bug}");
         std::process::exit(Ending::Failed.status());

@@ -39,10 +39,14 @@ impl<'a> Others<'a> {
         Ok(Self { socket, signals: SignalFd::with_flags(&asking, SfdFlags::SFD_CLOEXEC)? })
     }
 
-    /// Waits for them or the helper.
-    pub(crate) fn wait(&self, helper: &Helper) -> Result<Event> {
+    /// Waits for them or the helper, whose log it writes meanwhile.
+    pub(crate) fn wait(&self, helper: &mut Helper) -> Result<Event> {
         loop {
-            let [died, spoke, asked] = ready([helper.process(), self.socket.as_fd(), self.signals.as_fd()], None)?;
+            let events = [helper.process(), helper.lines.output(), self.socket.as_fd(), self.signals.as_fd()];
+            let [died, logs, spoke, asked] = ready(events, None)?;
+            if logs {
+                helper.lines.relay();
+            }
             if asked || (spoke && self.gone()) {
                 return Ok(Event::Over);
             }

@@ -33,6 +33,7 @@ mod names;
 mod op;
 mod pin;
 mod power;
+mod relay;
 mod serve;
 mod share;
 mod slot;

@@ -119,6 +119,7 @@ const BASE: &[Call] = &[
     Call::any(libc::SYS_close, "lets a descriptor go"),
     Call::at(libc::SYS_fcntl, "a debug build looks whether what it closes is open").eq(1, bits(libc::F_GETFD)),
     Call::any(libc::SYS_write, "logs to the standard error output").eq(0, bits(libc::STDERR_FILENO)),
+    Call::any(libc::SYS_ppoll, "looks whether the standard error output has room").null(3),
     Call::any(libc::SYS_sendto, "logs to the system's log, which is connected").null(4),
     Call::any(libc::SYS_getpid, "the system's log wants it"),
     Call::any(libc::SYS_clock_gettime, "how long a request took"),

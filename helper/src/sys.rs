@@ -111,6 +111,15 @@ pub(crate) fn fork() -> Result<Option<Pid>> {
     }
 }
 
+/// In the place of a standard output is `by`, which stays open as well.
+pub(crate) fn replace(standard: RawFd, by: impl AsFd) -> Result<()> {
+    // SAFETY: what is closed is a standard output, which this program refers to by its number alone.
+    match unsafe { libc::syscall(libc::SYS_dup3, by.as_fd().as_raw_fd(), standard, 0) } {
+        -1 => Err(std::io::Error::last_os_error().into()),
+        _ => Ok(()),
+    }
+}
+
 /// Closes every descriptor above standard error that is not in `keep`.
 pub(crate) fn close_others(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();

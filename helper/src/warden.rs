@@ -202,12 +202,12 @@ impl Warden<'_> {
         drop(ends);
         let mut rate = Rate::new(RESTARTS, RESTARTS_WITHIN);
         loop {
-            let status = match others.wait(&helper).step("wait for the helper")? {
-                Event::Over => return end(&helper, Ending::Done),
+            let status = match others.wait(&mut helper).step("wait for the helper")? {
+                Event::Over => return end(&mut helper, Ending::Done),
                 Event::Spoke => {
                     log::error!("the server broke the protocol: it spoke out of turn");
                     refuse(socket);
-                    return end(&helper, Ending::Protocol);
+                    return end(&mut helper, Ending::Protocol);
                 }
                 Event::Died(status) => status,
             };
@@ -222,7 +222,7 @@ impl Warden<'_> {
             let Some((another, ends)) = self.replace(&mut rate, others)? else { return Ok(Ending::Done) };
             helper = another;
             match renew(socket, &ends) {
-                Err(Errno::EPIPE | Errno::ECONNRESET) => return end(&helper, Ending::Done),
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return end(&mut helper, Ending::Done),
                 renewed => renewed.step("tell the server of the new helper")?,
             }
         }
@@ -309,7 +309,7 @@ fn refuse(socket: &UnixStream) {
     let _ = send_news(socket, &News::Refused("the protocol was broken".into()));
 }
 
-fn end(helper: &Helper, ending: Ending) -> Started<Ending> {
+fn end(helper: &mut Helper, ending: Ending) -> Started<Ending> {
     helper.end().step("end the helper")?;
     Ok(ending)
 }

@@ -4,6 +4,7 @@ use std::os::fd::AsFd as _;
 use std::sync::mpsc;
 use std::thread::{self, Builder};
 
+use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use postern_ipc::channel::Channel;
 use postern_policy::account::Account;
@@ -18,7 +19,7 @@ use crate::ending::Ending;
 use crate::serve::Stop;
 use crate::share::Share;
 use crate::walls::Walls;
-use crate::{caller, serve};
+use crate::{caller, serve, sys};
 
 /// Stack of a serving thread, bytes.
 const STACK: usize = 256 * 1024;
@@ -39,6 +40,7 @@ pub(crate) fn run(
         let tried = [("the share", Share::reads(&share.root)), ("/proc/self/fd", Share::reads(&share.numbers))];
         let account = Account::of("helper").capabilities(walls.capabilities);
         account.landlock(domain.as_ref(), &tried).calls(&program).tell()?;
+        sys::replace(libc::STDOUT_FILENO, std::io::stderr()).step("explain no more")?;
     }
     thread::scope(|scope| {
         let (settled, all_settled) = mpsc::channel();

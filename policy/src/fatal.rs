@@ -1,9 +1,10 @@
 //! Why a program cannot start, for the person who started it.
 
 use std::fmt::{self, Display};
-use std::io::Write as _;
 
 use postern_ipc::Errno;
+
+use crate::journal;
 
 /// `cannot WHAT on WHAT: WHY; what to do`. Printed by `main`, which then exits with 1.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,9 +21,9 @@ impl Fatal {
         Self(text)
     }
 
-    /// Tells the person, in one piece: other processes of the same program write there as well.
+    /// Tells the person.
     pub fn tell(&self, program: &str) {
-        let _ = std::io::stderr().write_all(format!("{program}: {}\n", one_line(&self.0)).as_bytes());
+        journal::put(program, &one_line(&self.0));
     }
 
     /// What to do about it.

@@ -183,6 +183,7 @@ const CALLS: &[Call] = &[
     Call::at(libc::SYS_accept4, "the next VMM"),
     Call::at(libc::SYS_read, "kicks of the guest, news of the helper"),
     Call::at(libc::SYS_write, "calls to the guest, log lines"),
+    Call::any(libc::SYS_ppoll, "looks whether the log takes a line").null(3),
     Call::at(libc::SYS_epoll_pwait, "waits for kicks").null(4),
     Call::at(libc::SYS_epoll_ctl, "waits for the kicks of another ring"),
     Call::at(libc::SYS_getsockopt, "the VMM's socket for requests of ours is one").eq(1, bits(libc::SOL_SOCKET)),

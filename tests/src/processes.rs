@@ -94,10 +94,10 @@ pub const NAMESPACES: &[(&str, [Whose; 3])] = &[
 pub const DESCRIPTORS: &[(&str, [bool; 3])] = &[
     // server, warden, helper
     ("/dev/null", [true, false, false]),
-    // The end of a pipe that has no other, in its place.
+    // The end of a pipe that has no other, in its place; the helper's log.
     ("pipe:", [false, true, true]),
-    // The log.
-    ("LOG", [true, true, true]),
+    // The log; a helper's is a pipe to its warden.
+    ("LOG", [true, true, false]),
     // Channels, the other side, VMMs.
     ("socket:", [true, true, true]),
     // Of the share's mount, which is in no namespace: its root begins there.
@@ -249,7 +249,8 @@ impl Processes {
         for (column, pid) in self.pids.into_iter().enumerate() {
             for (number, target) in descriptors(pid) {
                 let shown = target.display().to_string().replace(&format!("/{pid}/"), "/PID/");
-                let shown = if number == 2 || (number, column) == (1, 0) { "LOG".into() } else { shown };
+                let log = [(2, 0), (1, 0), (2, 1)].contains(&(number, column));
+                let shown = if log { "LOG".into() } else { shown };
                 let allowed = |(name, may): &(&str, [bool; 3])| {
                     may[column] && (shown == *name || name.ends_with(':') && shown.starts_with(name))
                 };

@@ -198,6 +198,18 @@ impl Sut {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// The line of the log that has `what` in it: a helper's come by the warden.
+    pub fn line(&self, what: &str) -> String {
+        let since = Instant::now();
+        loop {
+            if let Some(line) = self.log().lines().find(|line| line.contains(what)) {
+                return line.to_owned();
+            }
+            assert!(since.elapsed() < Duration::from_secs(10), "{what}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// The process that serves.
     pub fn worker(&self) -> u32 {
         let warden = self.child.id();
