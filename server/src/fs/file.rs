@@ -144,10 +144,9 @@ impl Files {
     /// # Errors
     /// As [`Self::get`].
     pub fn remove(&self, handle: Handle) -> Result<Arc<OpenFile>> {
-        let file = self.get(handle)?;
-        if self.with(|(open, _)| open.remove(&handle.fh)).is_some() {
-            self.held.give_back(1);
-        }
+        self.get(handle)?;
+        let file = self.with(|(open, _)| open.remove(&handle.fh)).ok_or(Errno::EBADF)?;
+        self.held.give_back(1);
         Ok(file)
     }
 

@@ -13,6 +13,8 @@
 //! One lock guards the table; no system call is made under it.
 
 mod files;
+#[cfg(test)]
+mod sequences;
 mod slab;
 mod table;
 #[cfg(test)]
@@ -153,9 +155,9 @@ impl Nodes {
     pub fn found(&self, parent: NodeId, name: &FileName, attr: &Attr) -> Result<NodeId> {
         let mut table = self.lock();
         let (node, moved) = table.found(Some((parent, name)), Identity::of(attr))?;
-        let spare = if moved && self.by_name { table.unpin(node) } else { None };
+        let spare = if moved.is_some() && self.by_name { table.unpin(node) } else { None };
         drop(table);
-        drop(spare);
+        drop((moved, spare));
         Ok(node)
     }
 
@@ -164,7 +166,8 @@ impl Nodes {
     /// # Errors
     /// ENFILE if it is one too many.
     pub fn nameless(&self, attr: &Attr, pin: OwnedFd) -> Result<NodeId> {
-        let (node, _) = self.lock().found(None, Identity::of(attr))?;
+        let found = self.lock().found(None, Identity::of(attr));
+        let (node, _) = found?;
         self.hold(node, Arc::new(pin));
         Ok(node)
     }
@@ -244,8 +247,7 @@ impl Nodes {
         let known = table.nodes.get(node).and_then(|n| n.seen.as_ref()).is_some_and(|seen| seen.is(parent, name));
         let mut gone = Vec::new();
         if known {
-            table.see(node, None);
-            gone = table.sweep(parent);
+            gone = table.see(node, None);
         }
         // Only now: what has a name would be the first to give its descriptor back.
         let other_name = !known && self.by_name;
@@ -256,7 +258,8 @@ impl Nodes {
 
     /// `node` has a new name.
     pub fn renamed(&self, node: NodeId, parent: NodeId, name: &FileName) {
-        self.lock().see(node, Some(Seen::new(parent, name)));
+        let gone = self.lock().see(node, Some(Seen::new(parent, name)));
+        drop(gone);
     }
 
     /// A handle to `node` was opened.

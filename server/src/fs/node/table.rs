@@ -87,6 +87,9 @@ impl Node {
     }
 }
 
+/// What is gone because a node has another name than before; nothing if it has not.
+pub(super) type Moved = Option<Vec<Node>>;
+
 impl Drop for Table {
     fn drop(&mut self) {
         self.common.known.give_back(self.nodes.len().saturating_sub(1));
@@ -126,12 +129,12 @@ impl Table {
             .insert(&identity.id, place, |other| nodes.at(other).is_some_and(|node| node.identity.id == identity.id));
     }
 
-    /// The node that a file is, with one more reference of the guest; a new one if need be. Tells besides whether its
-    /// name is another than before.
+    /// The node that a file is, with one more reference of the guest; a new one if need be. Tells besides, if its name is
+    /// another than before, what is gone by that.
     ///
     /// # Errors
     /// ENFILE if it is one too many.
-    pub(super) fn found(&mut self, at: Option<(NodeId, &FileName)>, identity: Identity) -> Result<(NodeId, bool)> {
+    pub(super) fn found(&mut self, at: Option<(NodeId, &FileName)>, identity: Identity) -> Result<(NodeId, Moved)> {
         let node = match self.known(identity) {
             Some(node) => node,
             None => self.add(identity)?,
@@ -140,10 +143,7 @@ impl Table {
         entry.lookups = entry.lookups.saturating_add(1);
         let same = matches!((&entry.seen, at), (Some(seen), Some((parent, name))) if seen.is(parent, name));
         let moved = !same && node != ROOT;
-        if moved {
-            self.see(node, at.map(|(parent, name)| Seen::new(parent, name)));
-        }
-        Ok((node, moved))
+        Ok((node, moved.then(|| self.see(node, at.map(|(parent, name)| Seen::new(parent, name))))))
     }
 
     fn add(&mut self, identity: Identity) -> Result<NodeId> {
@@ -154,20 +154,39 @@ impl Table {
         Ok(id)
     }
 
-    /// Moves `node` to where it was seen, keeping the count of its old and new directory.
-    pub(super) fn see(&mut self, node: NodeId, seen: Option<Seen>) {
+    /// Moves `node` to where it was seen; the root is in no directory. What is gone by that, as nothing refers to it any more, is dropped by the caller,
+    /// outside the lock: it closes descriptors.
+    pub(super) fn see(&mut self, node: NodeId, seen: Option<Seen>) -> Vec<Node> {
+        let seen = seen.filter(|seen| node != ROOT && seen.parent != node);
+        let stale = seen.as_ref().and_then(|seen| self.above(seen.parent, node));
+        let mut gone = stale.map(|stale| self.see(stale, None)).unwrap_or_default();
+        if let Some(parent) = self.put(node, seen) {
+            gone.extend(self.sweep(parent));
+        }
+        gone
+    }
+
+    /// Of `at` and the directories above it the one that was last seen in `node`. If `node` is now below it, it is there no
+    /// more: nodes that were each above the other would never go.
+    fn above(&self, at: NodeId, node: NodeId) -> Option<NodeId> {
+        self.nodes.get(node).filter(|node| node.children > 0)?;
+        let parent = |id: &NodeId| self.nodes.get(*id)?.seen.as_ref().map(|seen| seen.parent);
+        std::iter::successors(Some(at), parent).find(|id| parent(id) == Some(node))
+    }
+
+    /// Keeps the count of its old and new directory; the old one, if it is left.
+    fn put(&mut self, node: NodeId, seen: Option<Seen>) -> Option<NodeId> {
         let new = seen.as_ref().map(|seen| seen.parent);
-        let Some(entry) = self.nodes.get_mut(node) else { return };
-        let old = std::mem::replace(&mut entry.seen, seen).map(|seen| seen.parent);
+        let old = std::mem::replace(&mut self.nodes.get_mut(node)?.seen, seen).map(|seen| seen.parent);
         if old == new {
-            return;
+            return None;
         }
         if let Some(parent) = new.and_then(|id| self.nodes.get_mut(id)) {
             parent.children = parent.children.saturating_add(1);
         }
-        if let Some(parent) = old.and_then(|id| self.nodes.get_mut(id)) {
-            parent.children = parent.children.saturating_sub(1);
-        }
+        let left = self.nodes.get_mut(old?)?;
+        left.children = left.children.saturating_sub(1);
+        old
     }
 
     /// Removes `node` and then its directories upwards, as far as nothing refers to them. What was removed is dropped
@@ -180,8 +199,7 @@ impl Table {
             if !self.nodes.get(id).is_some_and(idle) {
                 break;
             }
-            at = self.nodes.get(id).and_then(|node| node.seen.as_ref()).map(|seen| seen.parent);
-            self.see(id, None);
+            at = self.put(id, None);
             gone.extend(self.remove(id));
         }
         gone

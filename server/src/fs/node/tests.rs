@@ -2,7 +2,7 @@ use super::*;
 use postern_ipc::attr::Dev;
 use postern_ipc::id::{GuestGid, GuestUid};
 
-fn attr(ino: u64, born: i64) -> Attr {
+pub(super) fn attr(ino: u64, born: i64) -> Attr {
     let now = Time { sec: born, nsec: 0 };
     let dev = Dev::default();
     Attr {
@@ -24,11 +24,11 @@ fn attr(ino: u64, born: i64) -> Attr {
     }
 }
 
-fn name(name: &str) -> FileName {
+pub(super) fn name(name: &str) -> FileName {
     FileName::new(name.as_bytes()).unwrap()
 }
 
-fn null() -> OwnedFd {
+pub(super) fn null() -> OwnedFd {
     std::fs::File::open("/dev/null").unwrap().into()
 }
 
