@@ -3,7 +3,7 @@
 //! the log stays short.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -259,6 +259,49 @@ fn crowds_of_clients_come_and_go_without_a_trace(on: Kind) {
     drop(crowd);
     tried("clients in a crowd", attempts);
     storm.assert_calm();
+}
+
+/// What a client may come to say who never attaches: nothing, half of a greeting, all of it but a word, and no end of
+/// greetings whose answers it does not take.
+fn dawdlers(scratch: &Scratch) -> Vec<UnixStream> {
+    let version = frame(&Tversion { msize: MSIZE, version: Text(b"9P2000.L") }, 0xffff, 0);
+    let says = [vec![], greeting()[..9].to_vec(), version.clone(), version.repeat(50_000)];
+    let clients = says.into_iter().map(|said| {
+        let mut client = connect(scratch);
+        client.set_nonblocking(true).unwrap();
+        let _ = client.write(&said);
+        client
+    });
+    clients.collect()
+}
+
+// postern-server(1): --clients: "A client that has not attached within ten seconds makes room for the next"
+#[test]
+fn clients_that_never_attach_make_room_for_those_that_do() {
+    let scratch = Scratch::new(Kind::Mapped, false);
+    Host::new(scratch.path("share"), Kind::Mapped).write("f", b"x");
+    let server = listen(Kind::Mapped, &scratch, &["--trust-client", "--clients=4"]);
+    drop(mounted(&scratch));
+    let (since, before) = (Instant::now(), descriptors(server.0.id()));
+    let mut dawdlers = dawdlers(&scratch);
+    let dripping = &mut dawdlers[0];
+    while since.elapsed() < Duration::from_secs(8) {
+        let _ = dripping.write(&[0x13]);
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    // All slots are taken: who comes now waits for one.
+    drop(mounted(&scratch));
+    let waited = since.elapsed();
+    assert!((Duration::from_secs(8)..Duration::from_secs(15)).contains(&waited), "{waited:?}");
+    for client in &mut dawdlers {
+        client.set_nonblocking(false).unwrap();
+        // Its end: of a connection in which something was not read, a reset.
+        let end = client.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+    }
+    assert_eq!(scratch.log().matches("disconnected: it did not attach within 10s").count(), 4, "{}", scratch.log());
+    assert!(descriptors(server.0.id()) <= before + 1);
+    tried("clients that never attach", dawdlers.len());
 }
 
 // unix(7): SCM_RIGHTS: who reads without room for descriptors gets none

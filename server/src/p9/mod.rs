@@ -7,6 +7,7 @@ mod dotu;
 mod exchange;
 mod fid;
 mod flight;
+mod grace;
 mod jobs;
 mod listing;
 mod lock;

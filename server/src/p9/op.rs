@@ -2,6 +2,7 @@
 //! answer; it writes neither bytes nor errnos.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use postern_ipc::attr::{Attr, Dev, Mode, NodeKind, OpenFlags, RenameFlags};
 use postern_ipc::name::{FileName, Target};
@@ -129,6 +130,7 @@ fn attach<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Tattach<'_>) -> Result<Rat
     let (fs, uid) = s.users.attach(&s.share, t.n_uname, t.uname.0)?;
     let attr = fs.getattr(ROOT, None)?;
     s.fids.insert(t.fid, Fid { held: Held::new(&fs, ROOT), found: None, uid, role: Role::Walked })?;
+    s.attached.store(true, Ordering::Release);
     Ok(Rattach { qid: Qid::of(&attr) })
 }
 

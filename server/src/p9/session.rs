@@ -120,6 +120,8 @@ pub struct Session<F: Fs> {
     pub(super) settings: Settings,
     pub(super) fids: Fids<F>,
     pub(super) flights: Flights,
+    /// Somebody has attached.
+    pub(super) attached: AtomicBool,
     /// Most bytes of a message; 0 before Tversion.
     msize: AtomicU32,
     /// The client has last asked for 9P2000.u, and expects its errors: set before msize is.
@@ -136,7 +138,13 @@ impl<F: Fs> Session<F> {
     pub(super) fn beside(share: Arc<F>, users: Users, settings: Settings, limits: Limits) -> Self {
         let (fids, flights) = (Fids::new(limits), Flights::default());
         let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
-        Self { share, number, users, settings, fids, flights, msize: AtomicU32::new(0), is_u: AtomicBool::new(false) }
+        let (attached, msize, is_u) = (AtomicBool::new(false), AtomicU32::new(0), AtomicBool::new(false));
+        Self { share, number, users, settings, fids, flights, attached, msize, is_u }
+    }
+
+    /// The client was let in once.
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Acquire)
     }
 
     /// The client holds nothing any more, and must begin with Tversion again.

@@ -1,6 +1,6 @@
 //! 9P on a stream: a Unix socket, a connected descriptor, or the standard input and output.
 //!
-//! Each client has a slot: one thread that reads requests and answers what answers at once, and a few for what may wait
+//! Each client has a slot, which it loses if it does not attach soon while others may wait for it: one thread that reads requests and answers what answers at once, and a few for what may wait
 //! for a disk, so that neither a slow request nor a client who reads no answers holds up another client. Answers may
 //! come in another order than requests. A client that breaks the framing is disconnected; an error in a request is
 //! answered. All threads are made, and have entered the file system, when [`Streams::new`] returns.
@@ -12,9 +12,11 @@ use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::exchange::Exchange;
 use super::fid::Limits;
+use super::grace::{GRACE, Grace, Timely};
 use super::jobs::Jobs;
 use super::message::{HEADER, Message as _, TWRITE, Tversion, Twrite};
 use super::session::{Call, Header, MSIZE_MIN, Session, Settings};
@@ -48,9 +50,12 @@ pub enum Clients {
     Connected(Wires),
 }
 
+/// One of them, and how long it may take to attach.
+type Client = (Wires, Option<Duration>);
+
 /// The slots, with their threads.
 pub struct Streams {
-    clients: SyncSender<Wires>,
+    clients: SyncSender<Client>,
     gone: Receiver<()>,
 }
 
@@ -95,14 +100,14 @@ impl Streams {
     /// # Errors
     /// Those of accept(2) that do not pass.
     pub fn serve(&self, clients: Clients) -> io::Result<()> {
-        let give = |wires| self.clients.send(wires).map_err(|_| Error::from(ErrorKind::BrokenPipe));
+        let give = |client| self.clients.send(client).map_err(|_| Error::from(ErrorKind::BrokenPipe));
         match clients {
             Clients::Connected(wires) => {
-                give(wires)?;
+                give((wires, None))?;
                 self.gone.recv().map_err(|_| Error::from(ErrorKind::BrokenPipe))
             }
             Clients::Listening(listener) => loop {
-                give(Wires::from(OwnedFd::from(accept(&listener)?)))?;
+                give((Wires::from(OwnedFd::from(accept(&listener)?)), Some(GRACE)))?;
                 self.gone.try_iter().for_each(drop);
             },
         }
@@ -111,13 +116,14 @@ impl Streams {
 
 /// Where slots find clients, and say that one is gone.
 struct Door {
-    waiting: Mutex<Receiver<Wires>>,
+    waiting: Mutex<Receiver<Client>>,
     leaving: Sender<()>,
 }
 
 /// A client and its session.
 pub(super) struct Connection<F: Fs> {
     session: Session<F>,
+    grace: Grace,
     output: Mutex<Arc<File>>,
 }
 
@@ -127,13 +133,18 @@ impl<F: Fs> Connection<F> {
         let Some((header, rest)) = split(message) else { return Outcome::Done(0) };
         let copied = if header.kind == Twrite::NUMBER { TWRITE } else { rest.len() };
         let (args, data) = rest.split_at_checked(copied).unwrap_or((rest, &[]));
-        self.session.answer(Call { header, place, serial, args, carrier: &mut Exchange::new(data, room) })
+        let outcome =
+            self.session.answer(Call { header, place, serial, args, carrier: &mut Exchange::new(data, room) });
+        if self.session.is_attached() {
+            self.grace.end();
+        }
+        outcome
     }
 
     /// A client that is gone needs no answer: its reader notices.
     fn send(&self, answer: &[u8]) {
         let output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = output.as_ref().write_all(answer) {
+        if let Err(error) = (Timely { wire: &output, grace: &self.grace }).write_all(answer) {
             log::debug!("an answer was not taken: {error}");
         }
     }
@@ -170,11 +181,11 @@ impl<F: Fs> Slot<F> {
         let mut room = self.room();
         loop {
             let next = door.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(Wires { input, output }) = next else { return };
+            let Ok((Wires { input, output }, hurry)) = next else { return };
             log::info!("a client has connected");
             let (users, limits) = (self.users.clone(), self.limits.clone());
             let session = Session::beside(Arc::clone(&self.fs), users, self.settings, limits);
-            let connection = Arc::new(Connection { session, output: Mutex::new(output) });
+            let connection = Arc::new(Connection { session, grace: Grace::new(hurry), output: Mutex::new(output) });
             match self.converse(&input, &connection, &mut room) {
                 Ok(()) => log::info!("a client has disconnected"),
                 Err(error) => log::warn!("a client was disconnected: {error}"),
@@ -188,7 +199,8 @@ impl<F: Fs> Slot<F> {
     fn converse(&self, input: &File, connection: &Arc<Connection<F>>, room: &mut [u8]) -> io::Result<()> {
         let place = if self.has_pool { Place::Worker } else { Place::Pool };
         let mut message = Vec::new();
-        while let Some(header) = next(input, &mut message, connection.session.msize())? {
+        let mut input = Timely { wire: input, grace: &connection.grace };
+        while let Some(header) = next(&mut input, &mut message, connection.session.msize())? {
             if header.kind == Tversion::NUMBER {
                 self.jobs.settle();
             }
@@ -233,7 +245,7 @@ fn split(message: &[u8]) -> Option<(Header, &[u8])> {
 }
 
 /// Reads the next message; none if the client has said all.
-fn next(mut input: &File, message: &mut Vec<u8>, msize: u32) -> io::Result<Option<Header>> {
+fn next(input: &mut impl Read, message: &mut Vec<u8>, msize: u32) -> io::Result<Option<Header>> {
     message.clear();
     message.resize(HEADER, 0);
     match input.read_exact(message) {
