@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postern_ipc::channel::{Channel, take};
 use postern_ipc::frame::FRAME_MAX;
@@ -81,8 +81,8 @@ fn answers_that_nobody_takes_cost_a_stall_and_no_more(on: Kind) {
 }
 
 /// A hostile server with so many channels.
-fn greet(on: Kind, channels: u16) -> (Scratch, UnixStream, Child, Vec<Channel>, OwnedFd) {
-    let (scratch, socket, warden) = twin::start(on, &[]);
+fn greet(on: Kind, channels: u16, args: &[&str]) -> (Scratch, UnixStream, Child, Vec<Channel>, OwnedFd) {
+    let (scratch, socket, warden) = twin::start(on, args);
     send_hello(&socket, &Hello { version: VERSION, channels, wants_map: false }).unwrap();
     assert!(matches!(receive_news(&socket), Ok(News::Welcome(_))), "{}", scratch.log());
     let root = take(&socket).unwrap();
@@ -93,7 +93,7 @@ fn greet(on: Kind, channels: u16) -> (Scratch, UnixStream, Child, Vec<Channel>, 
 // postern-ipc: CHANNELS_MAX
 #[apply(promise)]
 fn as_many_channels_as_may_be_all_flooded_stay_within_limits(on: Kind) {
-    let (scratch, _socket, mut warden, channels, root) = greet(on, CHANNELS_MAX);
+    let (scratch, _socket, mut warden, channels, root) = greet(on, CHANNELS_MAX, &[]);
     let helper = twin::children(warden.id()).pop().unwrap();
     let before = descriptors(helper);
     let requests = heavy();
@@ -117,6 +117,33 @@ fn as_many_channels_as_may_be_all_flooded_stay_within_limits(on: Kind) {
     warden.kill().unwrap();
     warden.wait().unwrap();
     scratch.assert_contained();
+}
+
+// postern-helper(8): --max-rate: "Most requests a second that a channel does ... Then it waits, and so does whoever asked"
+#[apply(promise)]
+fn a_channel_that_is_too_fast_delays_no_other_and_no_end(on: Kind) {
+    let (scratch, socket, mut warden, channels, root) = greet(on, 2, &["--max-rate=1"]);
+    let helper = twin::children(warden.id()).pop().unwrap();
+    let request = requests().into_iter().find(|request| request.kind == Row::Stat).unwrap();
+    let ask = |channel: &Channel, serial| {
+        channel.send(&[&request.frame(serial, Caller::Root), b""], &[root.as_fd()]).unwrap();
+    };
+    (1..=20).for_each(|serial| ask(&channels[0], serial));
+    let since = Instant::now();
+    ask(&channels[1], 1);
+    assert_ne!(channels[1].receive(&mut vec![0; FRAME_MAX]).unwrap().len, 0);
+    assert!(since.elapsed() < A_MOMENT, "held up for {:?}", since.elapsed());
+    // The fast one gets its answers, a second apart at most, however many it has asked for.
+    for _ in 0..3 {
+        let since = Instant::now();
+        assert_ne!(channels[0].receive(&mut vec![0; FRAME_MAX]).unwrap().len, 0);
+        assert!(since.elapsed() < Duration::from_secs(2), "waited for {:?}", since.elapsed());
+    }
+    assert_idle(helper);
+    let since = Instant::now();
+    drop((socket, channels));
+    assert!(twin::ends(&mut warden) && twin::goes(helper), "{}", scratch.log());
+    assert!(since.elapsed() < Duration::from_secs(1), "the end took {:?}", since.elapsed());
 }
 
 // postern-helper(8): a server that is gone takes its helper along
