@@ -1,8 +1,8 @@
 //! A share that a server has asked for, which did not start its helper: a user's, and the helper is root's.
 //!
-//! Of the one who asks the kernel's word is taken (SO_PEERCRED, or who started this process); of the directory, its descriptor's. A path is never
-//! taken from him: the descriptor's own is one that leads back to the very same directory, or there is no share. The
-//! policy decides, and one line says how. postern-policy(5)
+//! Of the one who asks the kernel's word is taken (SO_PEERCRED, or who started this process); of the directory, its
+//! descriptor's. A path is never taken from him: the descriptor's own is one that leads back to the very same
+//! directory, or there is no share. The policy decides, and one line says how. postern-policy(5)
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -89,8 +89,8 @@ fn check(ask: &Ask) -> Started<()> {
     Ok(())
 }
 
-/// A caller may have names of attributes become others, as the kernel judges what comes of them by his ids; but not where
-/// who runs this has said himself what they become.
+/// A caller may have names of attributes become others, as the kernel judges what comes of them by his ids; but not
+/// where who runs this has said himself what they become.
 fn map(args: &Args, asked: Option<MapText>) -> Started<Option<XattrMap>> {
     let step = "use the map of attributes asked for (--xattrmap)";
     match (&args.xattrmap, asked) {

@@ -2,8 +2,8 @@
 //!
 //! The clone's attributes protect whoever comes through the clone. By the host's own path a set-id file works, so does
 //! a device node. Where a mapped id is a real user's (all of them, the host's root itself, or the one who shares his
-//! directory) such things are refused with EPERM, unless they do nothing on the host's mount either, or no other user can reach the directory, or
-//! an option allows them. Which kinds of nodes are made at all, an option says as well.
+//! directory) such things are refused with EPERM, unless they do nothing on the host's mount either, or no other user
+//! can reach the directory, or an option allows them. Which kinds of nodes are made at all, an option says as well.
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
@@ -81,8 +81,8 @@ impl Guard {
         }
     }
 
-    /// Whether a node may get another owner, other permission bits or another ACL. A device node that host users may open
-    /// is one that was made for them.
+    /// Whether a node may get another owner, other permission bits or another ACL. A device node that host users may
+    /// open is one that was made for them.
     pub(crate) fn hand(self, node: &Pin) -> Result<()> {
         if self.handed || !node.is_device() {
             return Ok(());

@@ -98,8 +98,8 @@ impl Identity {
         Ok(Self { maps, translation, writers, form, real, by: Starter::Root })
     }
 
-    /// He owns the user namespace: to his other processes, a server's perhaps, the helper is closed for being no dumpable
-    /// one, and for nothing else.
+    /// He owns the user namespace: to his other processes, a server's perhaps, the helper is closed for being no
+    /// dumpable one, and for nothing else.
     fn of_user(args: &Args, uid: u32, gid: u32) -> Result<Self, Fatal> {
         if sandbox::opens_by_acting() {
             return Err(Fatal::new("keep other processes of its user out of the helper", "fs.suid_dumpable is 1")
@@ -134,10 +134,10 @@ impl Identity {
         Ok(Self { maps, translation: Translation::default(), writers, form: Form::Userns, real, by })
     }
 
-    /// A process with these ids may have the share's ids in a user namespace of its own. It is somebody at the other end
-    /// of a socket, and in its namespace it can be whoever is mapped. Root may be everybody; others have their own ids,
-    /// and subordinate ones, which are no user's; whoever started the helper has chosen them. An ordinary user's maps are
-    /// written by a program that judges itself. What a policy gives for one share is not given for others.
+    /// A process with these ids may have the share's ids in a user namespace of its own. It is somebody at the other
+    /// end of a socket, and in its namespace it can be whoever is mapped. Root may be everybody; others have their own
+    /// ids, and subordinate ones, which are no user's; whoever started the helper has chosen them. An ordinary user's
+    /// maps are written by a program that judges itself. What a policy gives for one share is not given for others.
     pub(crate) fn may_be_had_by(&self, ids: (HostUid, HostGid), started: bool) -> bool {
         let (HostUid(server_uid), HostGid(server_gid)) = ids;
         if self.form == Form::Soft {

@@ -1,14 +1,14 @@
 //! The power that root of the share has over its nodes.
 //!
-//! In a user namespace the kernel bounds it: a capability counts for an inode only if its owner and group are mapped. In
-//! the initial one (`--identity=soft`) it would count for all. There the helper has none but for one call at a time, and
-//! acts as root's id does; what more is to be done to a node, its owner does if he and the group are mapped:
+//! In a user namespace the kernel bounds it: a capability counts for an inode only if its owner and group are mapped.
+//! In the initial one (`--identity=soft`) it would count for all. There the helper has none but for one call at a time,
+//! and acts as root's id does; what more is to be done to a node, its owner does if he and the group are mapped:
 //!
 //! - whoever is mapped may do what he may do without any capability, so the kernel judges such a call, at the moment
 //!   that it is made and on the inode that it is made on;
-//! - reading, writing and searching against permission bits (CAP_DAC_OVERRIDE), giving away (CAP_CHOWN) and setting file
-//!   capabilities (CAP_SETFCAP) nobody may without: these are had, the first once it was refused without, for one call in
-//!   which they count for no inode but such as are held by descriptors, and only if all of these are mapped;
+//! - reading, writing and searching against permission bits (CAP_DAC_OVERRIDE), giving away (CAP_CHOWN) and setting
+//!   file capabilities (CAP_SETFCAP) nobody may without: these are had, the first once it was refused without, for one
+//!   call in which they count for no inode but such as are held by descriptors, and only if all of these are mapped;
 //! - CAP_FOWNER and CAP_FSETID are not had at all.
 
 use std::os::fd::AsFd;
@@ -79,8 +79,8 @@ impl Share {
         acting(owner.mapped.or(owner.user).map_or_else(plain, Ok)?, act)
     }
 
-    /// Does `act`, which changes an attribute of a node, as root of the share: ACLs are its owner's to change, others of who
-    /// may write, and for file capabilities nothing stands in. capabilities(7): CAP_SETFCAP
+    /// Does `act`, which changes an attribute of a node, as root of the share: ACLs are its owner's to change, others
+    /// of who may write, and for file capabilities nothing stands in. capabilities(7): CAP_SETFCAP
     pub(crate) fn changing<T>(&self, node: impl AsFd, name: &[u8], act: impl FnMut() -> Result<T>) -> Result<T> {
         match name {
             CAPABILITY => self.over_with(node, CapabilitySet::SETFCAP, None, act),

@@ -1,7 +1,7 @@
 //! The standard error output of a helper: a pipe, of which the warden writes whole lines to the log.
 //!
-//! The log is a file, a terminal or a pipe of whoever started this program. Who holds it can change its mode, empty it or
-//! type into it, so a helper holds nothing of it.
+//! The log is a file, a terminal or a pipe of whoever started this program. Who holds it can change its mode, empty it
+//! or type into it, so a helper holds nothing of it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

@@ -75,8 +75,8 @@ fn socket(number: RawFd, shown: &str) -> Result<UnixStream, Fatal> {
     Ok(UnixStream::from(fd))
 }
 
-/// Nothing is read from the standard input, and written to the standard output only what it is to explain. In their place
-/// is the end of a pipe that has no other: /dev/null is the host's, and who may change modes could change its.
+/// Nothing is read from the standard input, and written to the standard output only what it is to explain. In their
+/// place is the end of a pipe that has no other: /dev/null is the host's, and who may change modes could change its.
 fn silence(explains: bool) -> Result<(), Fatal> {
     let nothing = nothing()?;
     nix::unistd::dup2_stdin(&nothing).step("close the standard input")?;

@@ -56,7 +56,8 @@ const MAPPED: &[Need] = &[
 /// The same of a read-only share.
 const MAPPED_READ: &[Need] = &[need(Capability::CAP_DAC_READ_SEARCH, "the guest's kernel has judged who may read")];
 
-/// What those need that a map is not the kernel's for: the rest is done as the owner. Each is had for one call at a time.
+/// What those need that a map is not the kernel's for: the rest is done as the owner. Each is had for one call at a
+/// time.
 const JUDGED: &[Need] = &[
     need(Capability::CAP_DAC_OVERRIDE, "the guest's kernel has judged who may read and write"),
     need(Capability::CAP_CHOWN, "SetAttr changes owners"),
@@ -68,7 +69,8 @@ const JUDGED: &[Need] = &[
 /// Besides, where the host's root may make device nodes.
 const DEVICES: &[Need] = &[need(Capability::CAP_MKNOD, "Mknod makes device nodes")];
 
-/// What may be kept besides because somebody wants it (`--modcaps`): with it operations do what they are refused without.
+/// What may be kept besides because somebody wants it (`--modcaps`): with it operations do what they are refused
+/// without.
 struct More {
     need: Need,
     /// It counts for nothing in a user namespace.

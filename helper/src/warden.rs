@@ -228,8 +228,8 @@ impl Warden<'_> {
         }
     }
 
-    /// Starts another helper, after a pause if that happens too often. `None` if the end comes first. What keeps it from
-    /// starting may pass, so it is tried several times.
+    /// Starts another helper, after a pause if that happens too often. `None` if the end comes first. What keeps it
+    /// from starting may pass, so it is tried several times.
     fn replace(&self, rate: &mut Rate, others: &Others<'_>) -> Started<Option<(Helper, Ends)>> {
         for tries in (0..RESTARTS).rev() {
             let pause = rate.count(Instant::now());

@@ -1,5 +1,5 @@
-//! What is kept of a mapped share's files may be anybody's, and who asks may be the guest: nothing of it leads elsewhere,
-//! is waited for, or is reached by a name or a descriptor.
+//! What is kept of a mapped share's files may be anybody's, and who asks may be the guest: nothing of it leads
+//! elsewhere, is waited for, or is reached by a name or a descriptor.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;

@@ -66,8 +66,8 @@ pub fn send_ask(socket: &UnixStream, ask: &Ask, dir: BorrowedFd<'_>) -> Result<(
 /// Waits to be asked, as long as the socket's timeout says. Whatever else comes along is closed.
 ///
 /// # Errors
-/// If it is no such message with one descriptor, ECONNRESET if the other end is gone, EAGAIN if the time is up, those of
-/// recvmsg(2).
+/// If it is no such message with one descriptor, ECONNRESET if the other end is gone, EAGAIN if the time is up, those
+/// of recvmsg(2).
 pub fn receive_ask(socket: &UnixStream) -> std::result::Result<(Ask, OwnedFd), Unheard> {
     let mut bytes = [0; LENGTH];
     let got = receive(socket, &mut bytes)?;

@@ -133,7 +133,8 @@ impl<E: Into<Errno>> From<E> for Unheard {
 /// for descriptors.
 ///
 /// # Errors
-/// If it is none, or came with descriptors or without credentials; ECONNRESET if the other end is gone; those of recvmsg(2).
+/// If it is none, or came with descriptors or without credentials; ECONNRESET if the other end is gone; those of
+/// recvmsg(2).
 pub fn receive_hello(socket: &UnixStream) -> std::result::Result<(Hello, i32), Unheard> {
     setsockopt(socket, PassCred, &true)?;
     let mut bytes = [0; LENGTH];

@@ -4,9 +4,9 @@
 //! answered [descriptors given back] + bulk data if it answers with any; at the end `again` when a request whose
 //! answer was lost with its helper may be sent once more (doing it twice is the same as doing it once) or `once`.
 //!
-//! Every operation can besides fail with EROFS (read-only share, row needs a right to write), EPERM (an id comes with it
-//! that the share forbids), ESTALE (a descriptor's node has been moved out of the share), EIO (no helper) and what the
-//! file system itself gives.
+//! Every operation can besides fail with EROFS (read-only share, row needs a right to write), EPERM (an id comes with
+//! it that the share forbids), ESTALE (a descriptor's node has been moved out of the share), EIO (no helper) and what
+//! the file system itself gives.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -119,7 +119,8 @@ ops! {
     /// What a symbolic link says. EINVAL if it is none. readlink(2)
     3 Readlink [node] {} -> (), [] + target, again;
 
-    /// Change owner, mode, size and times. EPERM; EINVAL for an id outside the map. chown(2), chmod(2), truncate(2), utimensat(2)
+    /// Change owner, mode, size and times. EPERM; EINVAL for an id outside the map. chown(2), chmod(2), truncate(2),
+    /// utimensat(2)
     4 SetAttr [node] { changes: Changes } -> Attr, [], again;
 
     /// Open a regular file. ENXIO for devices, pipes and sockets, EISDIR, ELOOP for a symlink, EACCES, ETXTBSY. open(2)
@@ -160,7 +161,8 @@ ops! {
     /// Remove an empty directory. ENOENT, ENOTDIR, ENOTEMPTY, EBUSY. unlinkat(2): AT_REMOVEDIR
     14 Rmdir [dir] { name: FileName } -> (), [], once;
 
-    /// Move a name. EXDEV, EEXIST, ENOTEMPTY, EINVAL for a directory into itself or flags that exclude each other. renameat2(2)
+    /// Move a name. EXDEV, EEXIST, ENOTEMPTY, EINVAL for a directory into itself or flags that exclude each other.
+    /// renameat2(2)
     15 Rename [dir, new_dir] { name: FileName, new_name: FileName, flags: RenameFlags } -> (), [], once;
 
     /// The value of an extended attribute, or with `size` 0 only its length. ENODATA, ERANGE, EOPNOTSUPP. getxattr(2)
@@ -173,7 +175,8 @@ ops! {
     /// Set an extended attribute. EEXIST, ENODATA, ENOSPC, EPERM. setxattr(2)
     17 SetXattr [node] { name: XattrName, flags: XattrFlags } + value -> (), [], once;
 
-    /// The names of the extended attributes, each ended by a NUL, or with `size` 0 only their length. ERANGE. listxattr(2)
+    /// The names of the extended attributes, each ended by a NUL, or with `size` 0 only their length. ERANGE.
+    /// listxattr(2)
     18 ListXattr [node] {
         /// Room for the names, bytes; 0 asks for the length.
         size: u32,
@@ -200,7 +203,8 @@ ops! {
     /// Write the node's file system to disk. syncfs(2)
     25 SyncFs [node] {} -> (), [], again;
 
-    /// Write and keep set-id bits, for a caller of the guest that may; the server's own write takes them away. pwrite(2)
+    /// Write and keep set-id bits, for a caller of the guest that may; the server's own write takes them away.
+    /// pwrite(2)
     26 Write [node] {
         /// Bytes from the start of the file.
         offset: u64,

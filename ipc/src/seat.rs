@@ -1,8 +1,8 @@
 //! Where the two threads of a channel run while they exchange messages.
 //!
-//! To wake a CPU that sleeps takes longer than most operations do, and the kernel likes to wake one: the thread that asks
-//! is not seen to be about to sleep. So where the answer came from another CPU, both keep to one for a while: that of
-//! the thread that asks, which it leaves free while it waits. Measured on two CPUs of a virtual machine: an exchange
+//! To wake a CPU that sleeps takes longer than most operations do, and the kernel likes to wake one: the thread that
+//! asks is not seen to be about to sleep. So where the answer came from another CPU, both keep to one for a while: that
+//! of the thread that asks, which it leaves free while it waits. Measured on two CPUs of a virtual machine: an exchange
 //! takes 15 to 20 µs where the kernel chooses, 7 to 8 so.
 
 use nix::sched::sched_getcpu;

@@ -1,7 +1,7 @@
 //! What a process says of its own walls if it is asked to: `--explain`.
 //!
-//! One line each on the standard output, three columns with tabs between them: a [`Topic`], what is so, why. The lines are
-//! made from what the process has put in force, not from what it was told to.
+//! One line each on the standard output, three columns with tabs between them: a [`Topic`], what is so, why. The lines
+//! are made from what the process has put in force, not from what it was told to.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;

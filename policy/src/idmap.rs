@@ -260,8 +260,8 @@ impl IdMaps {
         self.gids.outward(gid.0).map(HostGid)
     }
 
-    /// Whether owner and group of an inode, by the host's numbers, are both mapped: only then a capability counts for it.
-    /// user_namespaces(7)
+    /// Whether owner and group of an inode, by the host's numbers, are both mapped: only then a capability counts for
+    /// it. user_namespaces(7)
     pub fn have(&self, uid: u32, gid: u32) -> bool {
         self.uids.inward(uid).is_some() && self.gids.inward(gid).is_some()
     }
@@ -294,7 +294,8 @@ mod tests {
         assert_eq!(":0:0:0:".parse::<Extent>().unwrap_err().to_string(), "range :0:0:0: is empty");
     }
 
-    // user_namespaces(7): "The range of user IDs (group IDs) specified in each line cannot overlap"; 4294967295 is no id.
+    // user_namespaces(7): "The range of user IDs (group IDs) specified in each line cannot overlap"; 4294967295 is no
+    // id.
     #[test]
     fn a_map_the_kernel_would_refuse_is_refused() {
         assert!(map(&[]).is_err());

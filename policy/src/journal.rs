@@ -1,8 +1,8 @@
 //! Where log lines go: the standard error output or syslog. One line, one fact.
 //!
 //! Opened before the walls are raised; nothing is opened afterwards. A guest can cause lines as fast as it likes, so
-//! only so many of a level are written in a while; those of debug and trace all, because they were asked for. And nobody
-//! goes on reading for sure: what the log does not take soon is lost, and counted.
+//! only so many of a level are written in a while; those of debug and trace all, because they were asked for. And
+//! nobody goes on reading for sure: what the log does not take soon is lost, and counted.
 
 use std::fmt::Arguments;
 use std::io::Write;
@@ -160,8 +160,8 @@ fn parse<'a>(line: &'a str, program: &str) -> Option<(Level, &'a str)> {
 /// Lines that the standard error output did not take, since it took one.
 static LOST: Mutex<u64> = Mutex::new(0);
 
-/// Writes a line to the standard error output, in one piece: other processes write there as well. It is waited for once,
-/// and not again until it has taken a line.
+/// Writes a line to the standard error output, in one piece: other processes write there as well. It is waited for
+/// once, and not again until it has taken a line.
 pub(crate) fn put(program: &str, text: &str) {
     let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
     let (told, patience) = match *lost {

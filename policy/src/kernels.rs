@@ -1,9 +1,9 @@
-//! File systems whose files nobody has stored: what is read there the kernel tells, and what is written there it does, by
-//! the rights of who opened the file. With the helper's rights a guest would write the memory of processes, end them all,
-//! or have its own program run for those of another machine; none of that is in the share.
+//! File systems whose files nobody has stored: what is read there the kernel tells, and what is written there it does,
+//! by the rights of who opened the file. With the helper's rights a guest would write the memory of processes, end them
+//! all, or have its own program run for those of another machine; none of that is in the share.
 //!
-//! No such file is opened, and where they could be changed by other calls, by a new mode or a new name, nothing is shared
-//! that has them in it. Of devices the clone's attributes take care.
+//! No such file is opened, and where they could be changed by other calls, by a new mode or a new name, nothing is
+//! shared that has them in it. Of devices the clone's attributes take care.
 
 /// A name that mountinfo has for one, and its magic number. filesystems(5), linux/magic.h
 struct Row(&'static str, u32);

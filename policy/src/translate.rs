@@ -2,8 +2,8 @@
 //!
 //! In a user namespace the kernel applies the map; in the initial one this does ([`Translation::mapped`]).
 //!
-//! Written by people as virtiofsd has it, `KIND:FROM:TO:COUNT` with any delimiter, once per range. What a guest asks for
-//! goes one way and is a law; what it is shown goes the other way and is a convenience.
+//! Written by people as virtiofsd has it, `KIND:FROM:TO:COUNT` with any delimiter, once per range. What a guest asks
+//! for goes one way and is a law; what it is shown goes the other way and is a convenience.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,8 +1,9 @@
 //! Which extended attributes of the guest are which of the host's file. The grammar is virtiofsd's.
 //!
-//! A map is a list of rules `:TYPE:SCOPE:KEY:PREPEND:`, each with a delimiter of its own; the first that matches decides.
-//! Names that come from the guest are matched by what they begin with against KEY, names that lie on the host against
-//! PREPEND. Whatever the rules say of a name on the host, the guest sees it only by a name that leads back to it.
+//! A map is a list of rules `:TYPE:SCOPE:KEY:PREPEND:`, each with a delimiter of its own; the first that matches
+//! decides. Names that come from the guest are matched by what they begin with against KEY, names that lie on the host
+//! against PREPEND. Whatever the rules say of a name on the host, the guest sees it only by a name that leads back to
+//! it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -216,7 +217,8 @@ fn named<T: Copy, const N: usize>(word: &str, table: [(&str, T); N]) -> Option<T
     table.iter().find(|(name, _)| *name == word).map(|(_, value)| *value)
 }
 
-/// Names with `key` are stored with `prepend` before them and are there by no other way; without a key there are no others.
+/// Names with `key` are stored with `prepend` before them and are there by no other way; without a key there are no
+/// others.
 fn map(key: &str, prepend: &str) -> Vec<Rule> {
     let stored = Rule::all(Type::Prefix, key, prepend);
     if key.is_empty() {
@@ -248,7 +250,8 @@ mod tests {
         map.inward(text.as_bytes()).map(|shown| String::from_utf8(shown.as_bytes().to_vec()).unwrap())
     }
 
-    // virtiofsd, doc/xattr-mapping.md: "will match trusted.* attributes in client calls and prefix them before passing them to the server"
+    // virtiofsd, doc/xattr-mapping.md: "will match trusted.* attributes in client calls and prefix them before passing
+    // them to the server"
     #[test]
     fn the_first_rule_that_matches_decides() {
         let map = map(

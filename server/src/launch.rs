@@ -147,8 +147,8 @@ fn find_group(name: &str) -> Result<nix::unistd::Gid, Fatal> {
     found.ok_or_else(|| Fatal::new(format!("find the group {name} (--socket-group)"), "there is none of that name"))
 }
 
-/// The socket to the helper: the one passed, that of a helper of root's, or that of a helper started here, which is this
-/// process's child.
+/// The socket to the helper: the one passed, that of a helper of root's, or that of a helper started here, which is
+/// this process's child.
 ///
 /// # Errors
 /// Says what is wrong with the descriptor or the program.

@@ -91,8 +91,8 @@ impl<'a> Start<'a> {
 }
 
 impl Met<'_> {
-    /// Raises the walls around this thread and those that `threads` makes; there can be no others later. `calls` are the
-    /// system calls that only this frontend makes.
+    /// Raises the walls around this thread and those that `threads` makes; there can be no others later. `calls` are
+    /// the system calls that only this frontend makes.
     ///
     /// # Errors
     /// Says what could not be raised or made.

@@ -1,5 +1,5 @@
-//! What foreign bytes do to everything that decodes them: each target takes any bytes at all, and must neither panic nor
-//! stall, and answer in the form of its protocol. Frontends serve a tree in memory.
+//! What foreign bytes do to everything that decodes them: each target takes any bytes at all, and must neither panic
+//! nor stall, and answer in the form of its protocol. Frontends serve a tree in memory.
 //!
 //! `tests/fuzz/run TARGET` searches for bytes by coverage; the seeds in `tests/fuzz/seeds` and changed copies of them
 //! are ordinary tests.

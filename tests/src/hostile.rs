@@ -18,13 +18,14 @@ pub fn tried(class: &str, attempts: usize) {
     println!("{class}: {attempts} attempts");
 }
 
-/// What holds alike for all kinds that a promise is made for, and costs a process each time: one kind tries every fifth.
+/// What holds alike for all kinds that a promise is made for, and costs a process each time: one kind tries every
+/// fifth.
 pub fn is_its_turn(on: Kind, attempt: usize) -> bool {
     [Kind::Mapped, Kind::Soft, Kind::Root, Kind::User, Kind::Host][attempt % 5] == on
 }
 
-/// Checks that a log that was begun at `since` is one of good order, and short. postern-server(1): "At most 100 lines of
-/// each level from error to info are written within ten seconds"
+/// Checks that a log that was begun at `since` is one of good order, and short. postern-server(1): "At most 100 lines
+/// of each level from error to info are written within ten seconds"
 ///
 /// # Panics
 /// When it is not.

@@ -107,7 +107,8 @@ impl Kind {
         matches!(self, Self::Root | Self::Host | Self::User | Self::Asked | Self::P9User)
     }
 
-    /// Whether the server's root is confined to the ids of a map, as in a user namespace: no device nodes, no `trusted.*`.
+    /// Whether the server's root is confined to the ids of a map, as in a user namespace: no device nodes, no
+    /// `trusted.*`.
     pub fn in_user_namespace(self) -> bool {
         self.is_postern() && self != Self::Host
     }

@@ -1,4 +1,5 @@
-//! A 9P client over a real ring: what a guest's 9p driver sends in 9P2000.L or in both dialects, one function per message.
+//! A 9P client over a real ring: what a guest's 9p driver sends in 9P2000.L or in both dialects, one function per
+//! message.
 
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;

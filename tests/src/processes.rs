@@ -187,8 +187,8 @@ impl Processes {
     }
 
     /// capabilities(7): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETFCAP; MKNOD where the guest may make
-    /// devices: as the host's root, in a directory that no other user reaches, as a managed test's is not. Without a user
-    /// namespace no FOWNER and no FSETID.
+    /// devices: as the host's root, in a directory that no other user reaches, as a managed test's is not. Without a
+    /// user namespace no FOWNER and no FSETID.
     fn needed(&self) -> u64 {
         if self.kind == Kind::Soft {
             return capabilities(&[0, 1, 6, 7, 31]);
@@ -217,8 +217,8 @@ impl Processes {
         }
     }
 
-    /// user_namespaces(7): both sides have the share's ids and no others, but for the server's own. Where the helper stays
-    /// in the initial one, both have all.
+    /// user_namespaces(7): both sides have the share's ids and no others, but for the server's own. Where the helper
+    /// stays in the initial one, both have all.
     fn assert_maps(&self) {
         let all = || Kind::Host.uids();
         let [uids, gids] = if self.kind.stays() { [all(), all()] } else { [self.kind.uids(), self.kind.gids()] };

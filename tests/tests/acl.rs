@@ -80,7 +80,8 @@ fn chmod_changes_the_mask(on: Kind) {
     assert_eq!(masked[4 + 4 * 8..][..4], [MASK as u8, 0, 0, 0]);
 }
 
-// acl(5): "the new object inherits the default ACL of the containing directory as its access ACL"; "the umask is ignored"
+// acl(5): "the new object inherits the default ACL of the containing directory as its access ACL"; "the umask is
+// ignored"
 #[apply(behaviour)]
 fn a_default_acl_is_inherited(on: Kind) {
     let share = on.setup().posix_acl().serve();
@@ -96,7 +97,8 @@ fn a_default_acl_is_inherited(on: Kind) {
     assert_eq!(share.getxattr("d/e", DEFAULT).unwrap(), shared_with_some());
 }
 
-// umask(2): "if the parent directory has no default ACL ... (mode & ~umask)", applied by the server when the guest leaves it to it
+// umask(2): "if the parent directory has no default ACL ... (mode & ~umask)", applied by the server when the guest
+// leaves it to it
 #[apply(behaviour)]
 fn the_umask_counts_without_a_default_acl(on: Kind) {
     let share = on.setup().posix_acl().serve();

@@ -65,7 +65,8 @@ fn a_block_size_is_given(share: &Share) {
     assert!(share.getattr("f").unwrap().blksize >= 512);
 }
 
-// fstat(2): "is identical to stat(), except that the file about which information is to be retrieved is specified by the file descriptor"
+// fstat(2): "is identical to stat(), except that the file about which information is to be retrieved is specified by
+// the file descriptor"
 #[apply(behaviour)]
 fn attributes_of_an_open_file_are_those_of_its_node(share: &Share) {
     let file = share.create("f", O_RDWR, 0o640).unwrap();
@@ -372,7 +373,8 @@ fn access_is_checked_for_the_caller(share: &Share) {
     assert_eq!(share.as_user(7).access("f", F_OK), Ok(()));
 }
 
-// access(2): "a superuser ... execute permission is granted ... if execute permission is enabled for any of the file owner, group, or other"
+// access(2): "a superuser ... execute permission is granted ... if execute permission is enabled for any of the file
+// owner, group, or other"
 #[apply(behaviour)]
 fn root_may_access_all_but_what_nobody_may_execute(share: &Share) {
     share.put("f", b"x").unwrap();

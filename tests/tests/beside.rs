@@ -1,5 +1,5 @@
-//! What is beside a share on its host and has to do with it all the same: other shares of the same directory, mounts that
-//! are shared with other namespaces, programs that hold leases, processes of the same user.
+//! What is beside a share on its host and has to do with it all the same: other shares of the same directory, mounts
+//! that are shared with other namespaces, programs that hold leases, processes of the same user.
 
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
@@ -146,7 +146,8 @@ fn a_process_of_the_same_user_gets_no_hold_of_warden_and_helper(on: Kind) {
 }
 
 // proc_sys_fs(5): suid_dumpable 1: "all processes dump core when possible", and are traced, whatever ids they act as.
-// user_namespaces(7): who owns a namespace has all capabilities in it: an ordinary user of his helper's, root of the others'
+// user_namespaces(7): who owns a namespace has all capabilities in it: an ordinary user of his helper's, root of the
+// others'
 #[apply(promise)]
 fn a_helper_that_would_open_to_its_owners_processes_does_not_start(on: Kind) {
     mounts::alone();
@@ -181,8 +182,9 @@ fn a_helper_that_would_open_to_its_owners_processes_does_not_start(on: Kind) {
 /// How many ways [`held`] tries.
 const WAYS: usize = 10;
 
-/// What perl(1), as it is to be started, gets of a process: its memory, where things lie in it, its environment, links to
-/// what it has, its list of that, itself by ptrace(2), a descriptor of its by pidfd_getfd(2), its namespace by setns(2).
+/// What perl(1), as it is to be started, gets of a process: its memory, where things lie in it, its environment, links
+/// to what it has, its list of that, itself by ptrace(2), a descriptor of its by pidfd_getfd(2), its namespace by
+/// setns(2).
 fn held(perl: &mut Command, pid: u32) -> Vec<String> {
     let program = r#"
         my ($pid) = @ARGV;

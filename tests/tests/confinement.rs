@@ -5,7 +5,8 @@ use std::fs;
 use postern_tests::prelude::*;
 use postern_tests::processes::{Processes, threads};
 
-// postern-helper(8): PROCESSES; postern-server(1): DESCRIPTION: ids, capabilities, filters, namespaces, maps, roots, descriptors
+// postern-helper(8): PROCESSES; postern-server(1): DESCRIPTION: ids, capabilities, filters, namespaces, maps, roots,
+// descriptors
 #[apply(promise)]
 fn each_process_is_what_it_is_promised_to_be(share: &Share) {
     share.getattr("").unwrap();
@@ -42,7 +43,8 @@ fn memory_is_not_dumped(share: &Share) {
     }
 }
 
-// postern-helper(8): descriptors that each holds: the server none of a directory that can be climbed, the helper none of the host
+// postern-helper(8): descriptors that each holds: the server none of a directory that can be climbed, the helper none
+// of the host
 #[apply(promise)]
 fn no_descriptor_leads_out_of_the_share(share: &Share) {
     share.mkdir("d", 0o755).unwrap();

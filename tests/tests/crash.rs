@@ -18,7 +18,8 @@ fn end(pid: u32) {
     kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
 }
 
-// postern-helper(8): If the helper dies, the warden starts another and hands over new channels; meanwhile operations wait briefly
+// postern-helper(8): If the helper dies, the warden starts another and hands over new channels; meanwhile operations
+// wait briefly
 #[apply(promise)]
 fn a_killed_helper_is_replaced_under_load(on: Kind) {
     let share = on.setup().queues(2).serve();

@@ -12,7 +12,8 @@ fn a_created_file_is_open(share: &Share) {
     assert_eq!(share.host.read("f"), b"hello");
 }
 
-// open(2): "The effective mode is modified by the process's umask in the usual way: ... the mode of the created file is (mode & ~umask)"
+// open(2): "The effective mode is modified by the process's umask in the usual way: ... the mode of the created file is
+// (mode & ~umask)"
 #[apply(behaviour)]
 fn the_umask_takes_bits_from_a_new_file(share: &Share) {
     share.with_umask(0o027).create("f", O_RDWR, 0o666).unwrap();
@@ -34,7 +35,8 @@ fn the_umask_takes_bits_from_a_new_node(share: &Share) {
     assert_eq!(share.host.stat("p").mode, S_IFIFO | 0o640);
 }
 
-// open(2): "the mode applies only to future accesses of the newly created file; the open() call that creates a read-only file may well return a read/write file descriptor"
+// open(2): "the mode applies only to future accesses of the newly created file; the open() call that creates a
+// read-only file may well return a read/write file descriptor"
 #[apply(behaviour)]
 fn the_mode_of_a_new_file_counts_for_later_opens_only(share: &Share) {
     let user = share.as_user(1000);
@@ -65,7 +67,8 @@ fn creation_opens_a_file_that_exists(share: &Share) {
     assert_eq!((stat.perm(), stat.owner), (0o640, ids(0, 0)));
 }
 
-// open(2): "O_TRUNC  If the file already exists and is a regular file and the access mode allows writing ... it will be truncated to length 0"
+// open(2): "O_TRUNC If the file already exists and is a regular file and the access mode allows writing ... it will be
+// truncated to length 0"
 #[apply(behaviour)]
 fn creation_can_empty_a_file_that_exists(share: &Share) {
     share.host.write("f", b"old");
@@ -131,7 +134,8 @@ fn a_new_directory_is_empty(share: &Share) {
     assert_eq!(share.host.stat("d").mode, S_IFDIR | 0o755);
 }
 
-// mkdir(2): "EEXIST  pathname already exists (not necessarily as a directory). This includes the case where pathname is a symbolic link, dangling or not"
+// mkdir(2): "EEXIST pathname already exists (not necessarily as a directory). This includes the case where pathname is
+// a symbolic link, dangling or not"
 #[apply(behaviour)]
 fn a_directory_is_not_made_where_something_is(share: &Share) {
     share.host.write("f", b"");
@@ -172,7 +176,8 @@ fn a_node_is_not_made_where_something_is(share: &Share) {
     assert_eq!(share.mknod("f", S_IFIFO | 0o600, 0).map(drop), Err(EEXIST));
 }
 
-// mknod(2): "EPERM  mode requested creation of something other than a regular file, a FIFO (named pipe), or a UNIX domain socket, and the caller is not privileged": a root of a user namespace is not
+// mknod(2): "EPERM mode requested creation of something other than a regular file, a FIFO (named pipe), or a UNIX
+// domain socket, and the caller is not privileged": a root of a user namespace is not
 #[apply(behaviour)]
 fn devices_are_made_by_a_root_of_the_host_and_where_a_file_stands_for_them(share: &Share) {
     let made = share.mknod("null", S_IFCHR | 0o666, 1 << 8 | 3);
@@ -211,7 +216,8 @@ fn a_temporary_file_can_be_given_a_name(share: &Share) {
     assert_eq!((share.host.read("f"), share.host.stat("f").nlink), (b"hello".to_vec(), 1));
 }
 
-// open(2): "specifying O_EXCL in conjunction with O_TMPFILE prevents a temporary file from being linked into the filesystem"
+// open(2): "specifying O_EXCL in conjunction with O_TMPFILE prevents a temporary file from being linked into the
+// filesystem"
 #[apply(behaviour)]
 fn an_exclusive_temporary_file_stays_nameless(share: &Share) {
     let file = share.tmpfile("", O_RDWR | O_EXCL, 0o640).unwrap();

@@ -32,7 +32,8 @@ fn what_the_host_wrote_is_read(share: &Share) {
     assert_eq!(share.get("f").unwrap(), b"hello");
 }
 
-// write(2): "writes up to count bytes from the buffer starting at buf to the file referred to by the file descriptor fd"
+// write(2): "writes up to count bytes from the buffer starting at buf to the file referred to by the file descriptor
+// fd"
 #[apply(behaviour)]
 fn what_is_written_is_on_the_host(share: &Share) {
     let file = open_new(share, "f", b"hello world");
@@ -49,14 +50,16 @@ fn nothing_is_read_past_the_end(share: &Share) {
     assert_eq!(share.read(&file, 0, 0).unwrap(), b"");
 }
 
-// read(2): "It is not an error if this number is smaller than the number of bytes requested; this may happen ... close to end-of-file"
+// read(2): "It is not an error if this number is smaller than the number of bytes requested; this may happen ... close
+// to end-of-file"
 #[apply(behaviour)]
 fn a_read_across_the_end_is_short(share: &Share) {
     let file = open_new(share, "f", b"hello");
     assert_eq!(share.read(&file, 3, 4096).unwrap(), b"lo");
 }
 
-// lseek(2): "If data is later written at this point, subsequent reads of the data in the gap (a "hole") return null bytes ('\0')"
+// lseek(2): "If data is later written at this point, subsequent reads of the data in the gap (a "hole") return null
+// bytes ('\0')"
 #[apply(behaviour)]
 fn a_gap_reads_as_zeros(share: &Share) {
     let file = share.create("f", O_RDWR, 0o644).unwrap();
@@ -95,7 +98,8 @@ fn odd_offsets_and_lengths_are_exact(share: &Share) {
     assert!(share.host.read("f") == data);
 }
 
-// write(2): "If count is zero and fd refers to a regular file, then write() may return a failure status if one of the errors is detected ... otherwise 0 is returned without causing any other effect"
+// write(2): "If count is zero and fd refers to a regular file, then write() may return a failure status if one of the
+// errors is detected ... otherwise 0 is returned without causing any other effect"
 #[apply(behaviour)]
 fn nothing_can_be_written(share: &Share) {
     let file = open_new(share, "f", b"hello");
@@ -186,7 +190,8 @@ fn direct_io_needs_no_alignment(share: &Share) {
     assert_eq!(share.host.read("f"), b"helpo");
 }
 
-// open(2): "O_SYNC  Write operations on the file will complete according to the requirements of synchronized I/O file integrity completion"
+// open(2): "O_SYNC Write operations on the file will complete according to the requirements of synchronized I/O file
+// integrity completion"
 #[apply(behaviour)]
 fn a_synchronous_write_is_a_write(share: &Share) {
     share.put("f", b"").unwrap();
@@ -236,7 +241,8 @@ fn space_can_be_allocated(share: &Share) {
     assert!(stat.blocks * 512 >= 100_000);
 }
 
-// fallocate(2): "FALLOC_FL_KEEP_SIZE  If ... the file size will not be changed even if offset+len is greater than the file size"
+// fallocate(2): "FALLOC_FL_KEEP_SIZE If ... the file size will not be changed even if offset+len is greater than the
+// file size"
 #[apply(behaviour)]
 fn space_can_be_allocated_beyond_the_end(share: &Share) {
     let file = open_new(share, "f", b"x");
@@ -256,7 +262,8 @@ fn a_hole_can_be_punched(share: &Share) {
     assert_eq!(share.host.stat("f").blocks, 2 << 7);
 }
 
-// fallocate(2): "FALLOC_FL_ZERO_RANGE  ... zeros space in the byte range starting at offset and continuing for len bytes"
+// fallocate(2): "FALLOC_FL_ZERO_RANGE ... zeros space in the byte range starting at offset and continuing for len
+// bytes"
 #[apply(behaviour)]
 fn a_range_can_be_zeroed(share: &Share) {
     let file = open_new(share, "f", b"hello");
@@ -273,7 +280,8 @@ fn a_range_can_be_collapsed(share: &Share) {
     assert!(share.host.read("f") == [&data[..1 << 16], &data[2 << 16..]].concat());
 }
 
-// fallocate(2): "EINVAL  offset was less than 0, or len was less than or equal to 0"; "EOPNOTSUPP  The mode is not supported by the filesystem"
+// fallocate(2): "EINVAL offset was less than 0, or len was less than or equal to 0"; "EOPNOTSUPP The mode is not
+// supported by the filesystem"
 #[apply(behaviour)]
 fn a_senseless_allocation_is_refused(share: &Share) {
     let file = open_new(share, "f", b"x");
@@ -290,7 +298,8 @@ fn space_is_allocated_for_writers_only(share: &Share) {
     assert_eq!(share.fallocate(&file, 0, 0, 100), Err(EBADF));
 }
 
-// lseek(2): "SEEK_DATA  Adjust the file offset to the next location in the file greater than or equal to offset containing data"; "SEEK_HOLE"
+// lseek(2): "SEEK_DATA Adjust the file offset to the next location in the file greater than or equal to offset
+// containing data"; "SEEK_HOLE"
 #[apply(behaviour)]
 fn data_and_holes_are_found(share: &Share) {
     let file = share.create("f", O_RDWR, 0o644).unwrap();
@@ -325,7 +334,8 @@ fn a_range_is_copied(share: &Share) {
     assert_eq!(share.host.read("b"), b"..world.");
 }
 
-// copy_file_range(2): "If the file offset of fd_in is at or past the end of file, no bytes are copied, and copy_file_range() returns zero"
+// copy_file_range(2): "If the file offset of fd_in is at or past the end of file, no bytes are copied, and
+// copy_file_range() returns zero"
 #[apply(behaviour)]
 fn nothing_is_copied_from_past_the_end(share: &Share) {
     let (from, to) = (open_new(share, "a", b"hello"), open_new(share, "b", b""));
@@ -375,7 +385,8 @@ fn the_file_system_is_synchronised(share: &Share) {
     assert_eq!(share.syncfs(ROOT_ID), Ok(()));
 }
 
-// close(2): FLUSH comes once per closed descriptor, unless ENOSYS says that there is no need; RELEASE once per open file
+// close(2): FLUSH comes once per closed descriptor, unless ENOSYS says that there is no need; RELEASE once per open
+// file
 #[apply(behaviour)]
 fn closing_one_descriptor_leaves_the_file_open(share: &Share) {
     let file = open_new(share, "f", b"x");

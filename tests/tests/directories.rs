@@ -89,7 +89,8 @@ fn reading_goes_on_where_it_was(share: &Share) {
     }
 }
 
-// rewinddir(3): "resets the position of the directory stream to the beginning of the directory. It also causes the directory stream to refer to the current state of the corresponding directory"
+// rewinddir(3): "resets the position of the directory stream to the beginning of the directory. It also causes the
+// directory stream to refer to the current state of the corresponding directory"
 #[apply(behaviour)]
 fn a_rewound_directory_is_as_it_is_now(share: &Share) {
     share.mkdir("d", 0o755).unwrap();
@@ -99,7 +100,8 @@ fn a_rewound_directory_is_as_it_is_now(share: &Share) {
     assert_eq!(dotless(&share.entries(&dir).unwrap()), ["new".to_string()].into());
 }
 
-// readdir(3): "If a file is removed from or added to the directory after the most recent call to opendir(3) or rewinddir(3), whether a subsequent call returns an entry for that file is unspecified"; the others come once
+// readdir(3): "If a file is removed from or added to the directory after the most recent call to opendir(3) or
+// rewinddir(3), whether a subsequent call returns an entry for that file is unspecified"; the others come once
 #[apply(behaviour)]
 fn removing_entries_while_reading_loses_no_others(share: &Share) {
     let names = fill(share, "d", 200);
@@ -213,7 +215,8 @@ fn open_directories_do_not_disturb_each_other(share: &Share) {
     assert_eq!(share.entries(&two).unwrap().len(), 102);
 }
 
-// fsync(2): "Calling fsync() does not necessarily ensure that the entry in the directory containing the file has also reached disk. For that an explicit fsync() on a file descriptor for the directory is also needed"
+// fsync(2): "Calling fsync() does not necessarily ensure that the entry in the directory containing the file has also
+// reached disk. For that an explicit fsync() on a file descriptor for the directory is also needed"
 #[apply(behaviour)]
 fn a_directory_is_synchronised(share: &Share) {
     let dir = share.opendir(ROOT_ID).unwrap();

@@ -119,7 +119,8 @@ fn as_many_channels_as_may_be_all_flooded_stay_within_limits(on: Kind) {
     scratch.assert_contained();
 }
 
-// postern-helper(8): --max-rate: "Most requests a second that a channel does ... Then it waits, and so does whoever asked"
+// postern-helper(8): --max-rate: "Most requests a second that a channel does ... Then it waits, and so does whoever
+// asked"
 #[apply(promise)]
 fn a_channel_that_is_too_fast_delays_no_other_and_no_end(on: Kind) {
     let (scratch, socket, mut warden, channels, root) = greet(on, 2, &["--max-rate=1"]);

@@ -90,7 +90,8 @@ fn a_helper_started_by_another_is_met_by_a_stream(on: Kind) {
     assert_works(&pair, &pair.host);
 }
 
-// postern-helper(8): --sock-fd: "of other users' ids only the server that started the helper, or one of root's, gets any"
+// postern-helper(8): --sock-fd: "of other users' ids only the server that started the helper, or one of root's, gets
+// any"
 #[apply(promise)]
 fn a_server_met_by_chance_becomes_no_user_of_the_host(on: Kind) {
     let pair = connected(on, FORM);
@@ -121,7 +122,8 @@ fn vmms_come_by_a_listening_socket(on: Kind) {
     assert_works(&pair, &pair.host);
 }
 
-// postern-server(1): EXIT STATUS: "0 when the VMM disconnected and --once or a connected --fd was given"; postern-helper(8): "0 The server is gone"
+// postern-server(1): EXIT STATUS: "0 when the VMM disconnected and --once or a connected --fd was given";
+// postern-helper(8): "0 The server is gone"
 #[apply(promise)]
 fn both_end_with_a_connected_vmm(on: Kind) {
     let mut pair = connected(on, FORM);
@@ -143,7 +145,8 @@ fn what_is_allowed_is_the_helpers_to_say(on: Kind) {
     assert_eq!(pair.unlink("f"), Err(EROFS));
 }
 
-// user_namespaces(7): /proc/sys/user/max_user_namespaces: "ENOSPC": the helper looks names up, and the server's list has no openat, statx, readlinkat
+// user_namespaces(7): /proc/sys/user/max_user_namespaces: "ENOSPC": the helper looks names up, and the server's list
+// has no openat, statx, readlinkat
 #[apply(promise)]
 fn without_user_namespaces_the_helper_walks(on: Kind) {
     let pair = listening(on, NO_NAMESPACES);
@@ -154,7 +157,8 @@ fn without_user_namespaces_the_helper_walks(on: Kind) {
     assert_works(&pair, &pair.host);
 }
 
-// open(2): O_PATH: without an empty root any path of the host would be named; postern-security(7): it has no such call then
+// open(2): O_PATH: without an empty root any path of the host would be named; postern-security(7): it has no such call
+// then
 #[cfg(target_arch = "x86_64")]
 #[apply(promise)]
 fn a_server_without_an_empty_root_names_nothing(on: Kind) {

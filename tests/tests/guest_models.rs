@@ -1,5 +1,5 @@
-//! A guest uses one directory both through QEMU's own 9p file system driver, `-fsdev local`, and through postern with the
-//! same security model: whichever made a tree, both show it alike, and either removes what the other has made.
+//! A guest uses one directory both through QEMU's own 9p file system driver, `-fsdev local`, and through postern with
+//! the same security model: whichever made a tree, both show it alike, and either removes what the other has made.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A real guest mounts a share over 9P: by vhost-user in QEMU 11.1, at the smallest and the largest size of a message it
-//! can have, and as the three users that it attaches; and on a stream.
+//! A real guest mounts a share over 9P: by vhost-user in QEMU 11.1, at the smallest and the largest size of a message
+//! it can have, and as the three users that it attaches; and on a stream.
 
 use std::path::Path;
 use std::time::Duration;
@@ -52,8 +52,8 @@ truncate -s 5 short; stat -c %s short; rm short; sync; rmdir sub 2>/dev/null || 
 df . | tail -n 1 | tr -s ' ' | cut -d' ' -f1
 "#;
 
-// mount(8), v9fs: "version=9p2000.u". Renames stay in a directory, and there are no extended attributes. A sync, to which
-// QEMU gives no answer, ends.
+// mount(8), v9fs: "version=9p2000.u". Renames stay in a directory, and there are no extended attributes. A sync, to
+// which QEMU gives no answer, ends.
 #[test]
 fn a_share_is_used_over_9p2000_u_at_every_size_of_message() {
     let server = Kind::Mapped.setup().p9().start();

@@ -1,5 +1,5 @@
-//! A real guest's kernel has the attributes that are its own on a share with --xattrmap=guest: overlayfs stacks on it, and
-//! file capabilities work in it.
+//! A real guest's kernel has the attributes that are its own on a share with --xattrmap=guest: overlayfs stacks on it,
+//! and file capabilities work in it.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -24,7 +24,8 @@ const LAYERS: &str = "mkdir -p /stack /mnt/lower/d /mnt/upper /mnt/work; cd /mnt
 const STACK: &str = "mount -t overlay overlay -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work /stack";
 const SHOW: &str = "cd /stack; find . | sort; cat f l; stat -c '%n %U %a' f d";
 
-// Linux, Documentation/filesystems/overlayfs.rst: "a wide range of filesystems ... the upper filesystem ... must support the creation of trusted.* and/or user.* extended attributes"
+// Linux, Documentation/filesystems/overlayfs.rst: "a wide range of filesystems ... the upper filesystem ... must
+// support the creation of trusted.* and/or user.* extended attributes"
 #[test]
 fn overlayfs_stacks_on_a_share_that_stores_its_attributes() {
     let (share, mut guest) = served(&["--xattrmap=guest"]);

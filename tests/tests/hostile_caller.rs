@@ -164,7 +164,8 @@ fn a_directory_that_only_looks_like_one_of_a_rule_is_not_shared() {
     assert_says(&systemd.refusal(ann(), covered), &["another directory or none is at /", "covered by a mount"]);
 }
 
-// postern-policy(5): "must be a regular file of root's that nobody else may write to, in such a directory ... A file with an error refuses everything"
+// postern-policy(5): "must be a regular file of root's that nobody else may write to, in such a directory ... A file
+// with an error refuses everything"
 #[test]
 fn a_policy_that_somebody_else_may_have_written_refuses_everybody() {
     let (scratch, systemd) = host(Some(""));
@@ -317,7 +318,8 @@ fn told_of_map(systemd: &Systemd, dir: &Path, map: &str) -> Result<News, postern
     news
 }
 
-// postern-helper(8): --by-policy: "A map of attributes ... that the server asks for is taken, unless this command line has one"
+// postern-helper(8): --by-policy: "A map of attributes ... that the server asks for is taken, unless this command line
+// has one"
 #[test]
 fn a_map_that_is_none_or_not_the_callers_to_choose_is_refused() {
     let (scratch, systemd) = host(None);
@@ -345,7 +347,8 @@ fn a_map_that_is_none_or_not_the_callers_to_choose_is_refused() {
     assert_says(&told, &["(--xattrmap)", "the helper's own command line has one"]);
 }
 
-// postern-helper(8): --xattrmap, for who is served by policy: names only become others, what the kernel lets him do does not
+// postern-helper(8): --xattrmap, for who is served by policy: names only become others, what the kernel lets him do
+// does not
 #[test]
 fn a_map_gives_a_caller_no_attribute_that_was_not_his() {
     let share = Kind::Asked.setup().public().xattrmap(":prefix:all:user.cap:security.:: :ok:all:::");
@@ -375,7 +378,8 @@ fn unmapped(who: (Uid, Gid, &[u32])) -> std::process::Child {
     child
 }
 
-// newuidmap(1): "the process ... must be owned by the user"; unix(7): a privileged process may send another's credentials
+// newuidmap(1): "the process ... must be owned by the user"; unix(7): a privileged process may send another's
+// credentials
 #[test]
 fn only_the_callers_own_process_gets_his_ids() {
     let (scratch, systemd) = host(None);
@@ -402,7 +406,8 @@ fn only_the_callers_own_process_gets_his_ids() {
     }
 }
 
-// newgidmap(1), user_namespaces(7): who has no subordinate group ids cannot leave a group, which may be what keeps him out
+// newgidmap(1), user_namespaces(7): who has no subordinate group ids cannot leave a group, which may be what keeps him
+// out
 #[test]
 fn without_subordinate_ids_a_caller_stays_in_his_groups() {
     let (scratch, systemd) = host(None);
@@ -421,7 +426,8 @@ fn without_subordinate_ids_a_caller_stays_in_his_groups() {
     assert_eq!(fs::read_to_string(format!("/proc/{}/setgroups", twin.helper())).unwrap(), "deny\n");
 }
 
-// postern-policy(5): a guest has the caller's ids and his subordinate ones, "nothing more than newuidmap(1) and newgidmap(1) would give him"
+// postern-policy(5): a guest has the caller's ids and his subordinate ones, "nothing more than newuidmap(1) and
+// newgidmap(1) would give him"
 #[test]
 fn nothing_on_the_host_is_his_that_was_not() {
     let (scratch, systemd) = host(None);
@@ -502,7 +508,8 @@ fn kept(pid: u32, fields: &[&str]) -> Vec<String> {
     fields.iter().map(field).map(str::to_owned).collect()
 }
 
-// postern-helper(8): "All other descriptors but the standard ones, the environment, signals and limits of the caller are given up"
+// postern-helper(8): "All other descriptors but the standard ones, the environment, signals and limits of the caller
+// are given up"
 #[test]
 fn nothing_is_kept_of_how_an_instance_was_started() {
     const HOSTILE: &str = r#"export LISTEN_PID=$$ LISTEN_FDS=1; umask 0; ulimit -f 1; trap '' TERM INT HUP CHLD USR1 RTMIN+3

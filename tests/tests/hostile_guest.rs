@@ -339,7 +339,8 @@ fn senseless_open_flags_are_harmless(share: &Share) {
     assert_unharmed(share);
 }
 
-// mknod(2): "EINVAL  mode requested creation of something other than a regular file, device special file, FIFO or socket"
+// mknod(2): "EINVAL mode requested creation of something other than a regular file, device special file, FIFO or
+// socket"
 #[apply(promise)]
 fn mknod_makes_no_directories_and_links(share: &Share) {
     bait(share);
@@ -508,7 +509,8 @@ fn a_head_outside_the_table_is_not_taken(on: Kind) {
     }
 }
 
-// virtio 1.2, 2.7.5: an address of the guest's memory; postern-server(1): one outside it is answered with an error, not dropped
+// virtio 1.2, 2.7.5: an address of the guest's memory; postern-server(1): one outside it is answered with an error, not
+// dropped
 #[apply(promise)]
 fn cve_2023_41051_a_buffer_outside_memory_is_an_error(on: Kind) {
     for addr in [0, 0x1000, u64::MAX, u64::MAX - 39, 1 << 63] {
@@ -581,7 +583,8 @@ fn a_request_without_room_for_a_reply_harms_nobody(on: Kind) {
     });
 }
 
-// virtio 1.2, 2.7.5.3.1: "A driver MUST NOT set the VIRTQ_DESC_F_INDIRECT flag within an indirect descriptor"; "len ... multiple of 16"; "not both VIRTQ_DESC_F_INDIRECT and VIRTQ_DESC_F_NEXT"
+// virtio 1.2, 2.7.5.3.1: "A driver MUST NOT set the VIRTQ_DESC_F_INDIRECT flag within an indirect descriptor"; "len ...
+// multiple of 16"; "not both VIRTQ_DESC_F_INDIRECT and VIRTQ_DESC_F_NEXT"
 #[apply(promise)]
 fn a_broken_indirect_table_is_refused(on: Kind) {
     type Attack = fn(u64, u64) -> (Descriptor, Vec<Descriptor>);

@@ -418,7 +418,8 @@ fn descriptors_do_not_pile_up_in_the_helper(on: Kind) {
     assert_eq!(rounds(&mut twin), first);
 }
 
-// postern-helper(8): --max-rate: "Most requests a second that a channel does, on average; as many may come at once. Then it waits"
+// postern-helper(8): --max-rate: "Most requests a second that a channel does, on average; as many may come at once.
+// Then it waits"
 #[apply(promise)]
 fn a_channel_is_no_faster_than_it_may_be(on: Kind) {
     let mut twin = Twin::with(on, &["--max-rate=50"]);

@@ -43,7 +43,9 @@ fn what_root_makes_belongs_to_root(share: &Share) {
     assert_eq!((on_host.uid(), on_host.gid()), (share.host.uid(0), share.host.gid(0)));
 }
 
-// open(2): "The group ownership (group ID) of the new file is set either to the effective group ID of the process (System V semantics) or to the group ID of the parent directory (BSD semantics) ... if the set-group-ID mode bit is set on the parent directory"
+// open(2): "The group ownership (group ID) of the new file is set either to the effective group ID of the process
+// (System V semantics) or to the group ID of the parent directory (BSD semantics) ... if the set-group-ID mode bit is
+// set on the parent directory"
 #[apply(behaviour)]
 fn a_set_group_id_directory_gives_its_group_away(share: &Share) {
     share.mkdir("d", 0o755).unwrap();

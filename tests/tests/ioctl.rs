@@ -15,7 +15,8 @@ fn flags(share: &Share, file: &File) -> Result<u32, nix::errno::Errno> {
     Ok(u32::from_le_bytes(reply.try_into().unwrap()))
 }
 
-// ioctl_iflags(2): "FS_IOC_GETFLAGS" and "FS_IOC_SETFLAGS": "a file's inode flags ... can be ... retrieved and modified"
+// ioctl_iflags(2): "FS_IOC_GETFLAGS" and "FS_IOC_SETFLAGS": "a file's inode flags ... can be ... retrieved and
+// modified"
 #[apply(behaviour)]
 fn inode_flags_are_set_and_shown(share: &Share) {
     let file = share.create("f", O_RDWR, 0o644).unwrap();
@@ -77,7 +78,8 @@ fn the_generation_is_shown(share: &Share) {
     assert_eq!(version[4..], [0; 4]);
 }
 
-// ioctl(2): "ENOTTY  The specified operation does not apply to the kind of object that the file descriptor fd references"
+// ioctl(2): "ENOTTY The specified operation does not apply to the kind of object that the file descriptor fd
+// references"
 #[apply(behaviour)]
 fn no_other_request_reaches_the_host(share: &Share) {
     let file = share.create("f", O_RDWR, 0o644).unwrap();

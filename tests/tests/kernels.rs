@@ -1,5 +1,5 @@
-//! Other file systems in a share whose files are the kernel itself: what a server that somebody has taken over could tell
-//! the host's kernel by the helper. Of that of processes a file of its own is about.
+//! Other file systems in a share whose files are the kernel itself: what a server that somebody has taken over could
+//! tell the host's kernel by the helper. Of that of processes a file of its own is about.
 
 use std::collections::VecDeque;
 use std::fs::read_dir;

@@ -58,7 +58,8 @@ fn mkdir() -> Request<'static> {
     Request::new(opcode::MKDIR, ROOT_ID).arg(&MkdirIn { mode: 0o755, umask: 0 }).name(b"n")
 }
 
-/// What can have an attribute of its owner's. xattr(7): "user extended attributes ... for regular files and directories"
+/// What can have an attribute of its owner's. xattr(7): "user extended attributes ... for regular files and
+/// directories"
 const FILES: [Making; 3] = [
     ("a directory", mkdir, size_of::<EntryOut>()),
     ("a node that is a file", || mknod(S_IFREG), size_of::<EntryOut>()),
@@ -119,8 +120,8 @@ fn a_label_that_the_host_must_not_know_is_stored(on: Kind) {
     are_labelled(on, &FILES);
 }
 
-// postern-server(1): --security-label: "Links, pipes and sockets can have a stored one only where a file stands for them ...
-// and are not made elsewhere"
+// postern-server(1): --security-label: "Links, pipes and sockets can have a stored one only where a file stands for
+// them ... and are not made elsewhere"
 #[apply(promise)]
 fn what_cannot_have_its_label_is_not_made(on: Kind) {
     are_not_made(on, &OTHERS);
@@ -153,7 +154,8 @@ fn a_file_without_a_name_gets_its_label(on: Kind) {
     assert!(make(&share, making, AsExtension, b"trusted.label", &[b'x'; 60_000]).is_err());
 }
 
-// postern-server(1): --security-label: "The host's kernel must allow the helper to set it"; a file without its label must not stay
+// postern-server(1): --security-label: "The host's kernel must allow the helper to set it"; a file without its label
+// must not stay
 #[apply(promise)]
 fn a_file_that_cannot_have_its_label_is_not_left_behind(on: Kind) {
     let share = serve_with(on, &["--security-label"]);

@@ -209,7 +209,8 @@ fn nothing_else_may_be_said() {
     }
 }
 
-// execve(2): "file descriptors ... signals set to be ignored ... interval timers ... nice value ... resource limits" are kept; here none is
+// execve(2): "file descriptors ... signals set to be ignored ... interval timers ... nice value ... resource limits"
+// are kept; here none is
 #[test]
 fn nothing_is_kept_of_how_it_was_started() {
     const HOSTILE: &str = r#"export LD_PRELOAD=/no/such.so LISTEN_PID=$$ LISTEN_FDS=1 GLIBC_TUNABLES=glibc.malloc.check=3
@@ -254,7 +255,8 @@ fn nothing_is_kept_of_how_it_was_started() {
     assert!(ends(&mut twin.warden), "a signal that was ignored before asks for the end");
 }
 
-// open(2): the lowest number that is free: of a program without standard descriptors the next file opened would be its log
+// open(2): the lowest number that is free: of a program without standard descriptors the next file opened would be its
+// log
 #[test]
 fn closed_standard_descriptors_are_nobodys_log() {
     let mut twin = Lender::new(None).given(r#"exec "$@" <&- >&- 2>&-"#);

@@ -14,7 +14,8 @@ fn plant(share: &Share, count: usize) -> Vec<String> {
     (0..count).map(path).collect()
 }
 
-// getrlimit(2): "RLIMIT_NOFILE  ... one greater than the maximum file descriptor number that can be opened by this process"; nodes known to the guest are not open files of the server
+// getrlimit(2): "RLIMIT_NOFILE ... one greater than the maximum file descriptor number that can be opened by this
+// process"; nodes known to the guest are not open files of the server
 #[apply(behaviour)]
 fn a_tree_may_be_larger_than_the_descriptor_limit(on: Kind) {
     let share = on.setup().few_descriptors().serve();

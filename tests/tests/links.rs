@@ -92,7 +92,8 @@ fn a_fifo_has_hard_links(share: &Share) {
     assert_eq!(share.link("p", "q").unwrap().attr.nlink, 2);
 }
 
-// link(2): "ENOENT  An attempt was made to link to a /proc/self/fd/NN file corresponding to a file that has been deleted"
+// link(2): "ENOENT An attempt was made to link to a /proc/self/fd/NN file corresponding to a file that has been
+// deleted"
 #[apply(behaviour)]
 fn a_file_without_names_gets_no_new_one(share: &Share) {
     let file = share.create("f", O_RDWR, 0o644).unwrap();

@@ -1,5 +1,5 @@
-//! Locks of 9P: byte ranges that hold between the processes of a guest, between guests, between servers, and towards the
-//! host's processes.
+//! Locks of 9P: byte ranges that hold between the processes of a guest, between guests, between servers, and towards
+//! the host's processes.
 
 use std::fs::File;
 
@@ -70,9 +70,10 @@ fn is_free(share: &Share9p, path: &str) -> bool {
     i32::from(found.l_type) == libc::F_UNLCK
 }
 
-// fcntl(2): "Record locks ... F_SETLK"; "Open file description locks ... conflicting lock combinations (i.e., a read lock and
-// a write lock or two write locks) where one lock is an open file description lock and the other is a traditional record
-// lock conflict". flock(2) is another kind of lock: "there is no interaction between the types of lock".
+// fcntl(2): "Record locks ... F_SETLK"; "Open file description locks ... conflicting lock combinations (i.e., a read
+// lock and a write lock or two write locks) where one lock is an open file description lock and the other is a
+// traditional record lock conflict". flock(2) is another kind of lock: "there is no interaction between the types of
+// lock".
 #[apply(promise)]
 fn locks_hold_between_the_guest_and_the_host(share: &Share9p) {
     share.host.write("f", b"0123456789");
@@ -136,8 +137,8 @@ fn locks_hold_between_two_servers_of_a_directory(on: Kind) {
     assert!(freed, "a server that is gone holds nothing");
 }
 
-// fcntl(2): "If a process closes any file descriptor referring to a file, then all of the process's locks on that file are
-// released"; "when the process terminates"
+// fcntl(2): "If a process closes any file descriptor referring to a file, then all of the process's locks on that file
+// are released"; "when the process terminates"
 #[apply(promise)]
 fn locks_end_with_the_fid_the_version_and_the_guest(on: Kind) {
     let share = on.setup().serve_9p();
@@ -163,8 +164,8 @@ fn locks_end_with_the_fid_the_version_and_the_guest(on: Kind) {
     assert!(is_free(&share, "f"), "the guest is gone");
 }
 
-// fcntl(2): "In order to place a write lock, fd must be open for writing". A guest's kernel has seen to that; what comes
-// otherwise is its flock(2), for which any descriptor will do.
+// fcntl(2): "In order to place a write lock, fd must be open for writing". A guest's kernel has seen to that; what
+// comes otherwise is its flock(2), for which any descriptor will do.
 #[apply(promise)]
 fn a_lock_is_not_bound_to_how_the_fid_was_opened(share: &Share9p) {
     share.host.write("f", b"");

@@ -22,14 +22,16 @@ fn a_name_is_found_with_the_attributes_the_host_has(share: &Share) {
     assert_eq!((entry.attr.mtime as i64, i64::from(entry.attr.mtimensec)), stat.mtime);
 }
 
-// path_resolution(7): "If the component is found, but is neither a directory nor a symbolic link, an ENOTDIR error is returned"
+// path_resolution(7): "If the component is found, but is neither a directory nor a symbolic link, an ENOTDIR error is
+// returned"
 #[apply(behaviour)]
 fn a_file_has_nothing_below_it(share: &Share) {
     share.host.write("f", b"");
     assert_eq!(share.lookup("f/x").map(|e| e.nodeid), Err(ENOTDIR));
 }
 
-// open(2): "O_NOFOLLOW  If the trailing component of pathname is a symbolic link, then the open fails"; the guest follows itself
+// open(2): "O_NOFOLLOW If the trailing component of pathname is a symbolic link, then the open fails"; the guest
+// follows itself
 #[apply(behaviour)]
 fn a_symbolic_link_is_found_itself(share: &Share) {
     share.host.mkdir("d");
@@ -64,7 +66,8 @@ fn names_are_bytes(share: &Share) {
     assert_eq!(share.host.list("").len(), 8);
 }
 
-// link(2): "both names refer to the same file (and so have the same permissions and ownership) and it is impossible to tell which name was the "original""
+// link(2): "both names refer to the same file (and so have the same permissions and ownership) and it is impossible to
+// tell which name was the "original""
 #[apply(behaviour)]
 fn hard_links_are_one_node(share: &Share) {
     share.host.write("a", b"");
@@ -90,7 +93,8 @@ fn a_file_stays_the_same_node(share: &Share) {
     assert_eq!((first.nodeid, first.generation), (again.nodeid, again.generation));
 }
 
-// FUSE: a node that was looked up but never used is found by its name, or else stale, so that the guest looks it up anew
+// FUSE: a node that was looked up but never used is found by its name, or else stale, so that the guest looks it up
+// anew
 #[apply(behaviour)]
 fn an_unused_node_that_the_host_replaces_is_stale_or_itself(share: &Share) {
     share.host.write("f", b"old");
@@ -101,7 +105,8 @@ fn an_unused_node_that_the_host_replaces_is_stale_or_itself(share: &Share) {
     assert!(size == Err(ESTALE) || size == Ok(3), "{size:?}");
 }
 
-// path_resolution(7): a guest that is told ESTALE looks the name up once more, and what it finds then is there to be used
+// path_resolution(7): a guest that is told ESTALE looks the name up once more, and what it finds then is there to be
+// used
 #[apply(behaviour)]
 fn a_node_found_where_the_host_replaces_files_stays_the_file_it_was(share: &Share) {
     share.host.write("f", b"");
@@ -128,7 +133,8 @@ fn a_node_in_use_that_the_host_renames_is_still_there(share: &Share) {
     assert_eq!(share.lookup("old").map(|e| e.nodeid), Err(ENOENT));
 }
 
-// unlink(2): "If the name was the last link to a file but any processes still have the file open, the file will remain in existence"
+// unlink(2): "If the name was the last link to a file but any processes still have the file open, the file will remain
+// in existence"
 #[apply(behaviour)]
 fn a_node_in_use_that_the_host_unlinks_is_still_there(share: &Share) {
     share.host.write("f", b"x");

@@ -178,7 +178,8 @@ fn what_the_helper_was_started_without_it_cannot_keep() {
     assert!(server.log().contains(told), "{}", server.log());
 }
 
-// postern-helper(8): --modcaps: "whatever the server says": what is taken no caller has, and what is added only root of the guest
+// postern-helper(8): --modcaps: "whatever the server says": what is taken no caller has, and what is added only root of
+// the guest
 #[test]
 fn a_taken_over_server_gets_nothing_back() {
     let mut twin = Twin::with(Kind::Host, &["--modcaps=-chown:-dac_override:-setuid:+sys_admin"]);

@@ -30,7 +30,8 @@ fn refused(kind: Kind, args: &[&str]) -> String {
     server.log()
 }
 
-// qemu(1): "In \"mapped-xattr\" mode ... file attributes like uid, gid, mode bits and link target are stored as file attributes"
+// qemu(1): "In \"mapped-xattr\" mode ... file attributes like uid, gid, mode bits and link target are stored as file
+// attributes"
 #[test]
 fn mapped_xattr_keeps_numbers_in_little_endian_attributes() {
     let share = Kind::MappedXattr.serve();
@@ -235,7 +236,8 @@ fn a_9p_guests_acls_are_kept_among_the_models_attributes() {
     }
 }
 
-// qemu(1): "fmode=fmode  Specifies the default mode for newly created files on the host. Works only with security models \"mapped-xattr\" and \"mapped-file\""
+// qemu(1): "fmode=fmode Specifies the default mode for newly created files on the host. Works only with security models
+// \"mapped-xattr\" and \"mapped-file\""
 #[test]
 fn modes_of_the_hosts_files_are_as_told() {
     for on in [Kind::MappedXattr, Kind::MappedFile] {
@@ -301,7 +303,8 @@ fn mapped_links_makes_real_links_and_permissions_and_reads_mapped_ones() {
     assert_eq!((share.readlink("old").unwrap(), share.getattr("old").unwrap().uid), ("target".into(), 1000));
 }
 
-// qemu(1): "\"none\": same as \"passthrough\" except the server won't report failures if it fails to set file attributes like ownership"
+// qemu(1): "\"none\": same as \"passthrough\" except the server won't report failures if it fails to set file
+// attributes like ownership"
 #[test]
 fn none_does_not_miss_an_owner_that_cannot_be_had() {
     let plain = |model: &str| {
@@ -365,7 +368,8 @@ fn bits_that_a_file_got_while_it_was_open_go_with_a_write() {
     }
 }
 
-// unlink(2): "If the name was the last link to a file but any processes still have the file open, the file will remain in existence"
+// unlink(2): "If the name was the last link to a file but any processes still have the file open, the file will remain
+// in existence"
 #[test]
 fn an_open_file_without_a_name_keeps_its_owner_and_mode() {
     for on in MAPPED {

@@ -101,8 +101,8 @@ fn hand_over(share: &Share, name: &str) -> [Result<(), nix::errno::Errno>; 6] {
     ]
 }
 
-// postern-helper(8): what the guest may plant: "a device node that is there, once it has another owner, other permission bits
-// or another ACL"
+// postern-helper(8): what the guest may plant: "a device node that is there, once it has another owner, other
+// permission bits or another ACL"
 #[apply(promise)]
 fn a_device_that_is_there_is_not_given_to_users_of_the_host(on: Kind) {
     let public = || on.setup().public().plant(plant_devices).posix_acl();

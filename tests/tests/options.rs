@@ -272,7 +272,8 @@ fn descriptors_are_limited_by_option_and_caller(on: Kind) {
     }
 }
 
-// postern-server(1): --socket-group: "Members of GROUP, a name or a number, may connect"; "Only the owner may connect, unless"
+// postern-server(1): --socket-group: "Members of GROUP, a name or a number, may connect"; "Only the owner may connect,
+// unless"
 #[apply(promise)]
 fn a_group_may_connect_if_so_asked(on: Kind) {
     use std::os::unix::fs::MetadataExt;

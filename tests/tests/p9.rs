@@ -30,8 +30,8 @@ fn a_new_version_frees_all_fids(share: &Share9p) {
     share.attach_as(file, 0).unwrap();
 }
 
-// walk(5): "If the first element cannot be walked for any reason, Rerror is returned. Otherwise, ... nwqid ... less than
-// nwname ... only if ... newfid is unaffected"
+// walk(5): "If the first element cannot be walked for any reason, Rerror is returned. Otherwise, ... nwqid ... less
+// than nwname ... only if ... newfid is unaffected"
 #[apply(promise)]
 fn a_walk_that_ends_early_makes_no_fid(share: &Share9p) {
     share.host.mkdir("d");

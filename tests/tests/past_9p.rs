@@ -89,7 +89,8 @@ fn cve_2017_15038_a_value_that_changes_while_it_is_walked_to_is_one_of_its_value
     });
 }
 
-// intro(5): the client chooses fids: 2^32 of them. postern-server(1): --max-fids: "Others give ENFILE, which the log says once."
+// intro(5): the client chooses fids: 2^32 of them. postern-server(1): --max-fids: "Others give ENFILE, which the log
+// says once."
 #[test]
 fn cve_2026_8348_clients_with_all_fids_there_are_are_told_so_and_cost_no_more() {
     const MOST: u32 = 1 << 20;

@@ -100,7 +100,8 @@ fn about_dir(dir: &Path) -> String {
     last.to_owned()
 }
 
-// postern-server(1), postern-helper(8): "The last line ... says what could not be done, why, and often what to do. The server is told the same."
+// postern-server(1), postern-helper(8): "The last line ... says what could not be done, why, and often what to do. The
+// server is told the same."
 #[test]
 fn a_directory_that_is_not_there_is_named() {
     let line = about_dir(Path::new("/no/such/directory"));
@@ -193,7 +194,8 @@ fn an_unknown_group_or_user_is_named() {
     assert_says(&line, &["root", "--user", "must not be root", "choose a user"]);
 }
 
-// postern-server(1): --sock-fd: "a Unix stream or seqpacket socket"; --fd: "a Unix stream socket, listening or connected"
+// postern-server(1): --sock-fd: "a Unix stream or seqpacket socket"; --fd: "a Unix stream socket, listening or
+// connected"
 #[test]
 fn a_descriptor_that_is_no_socket_is_named() {
     let scratch = place();
@@ -378,7 +380,8 @@ fn assert_single(guest: &Process, log: &str, why: &[&str]) {
     }
 }
 
-// postern-helper(8): "Where there are no subordinate ids ... guest root is the user, no other id is mapped, and a warning says so"
+// postern-helper(8): "Where there are no subordinate ids ... guest root is the user, no other id is mapped, and a
+// warning says so"
 #[test]
 fn a_user_without_subordinate_ids_shares_with_one_id() {
     fn change(_: &Host) {

@@ -1,5 +1,5 @@
-//! A file system of processes in a share: what a guest, or a server that it has taken over, could do with the files of the
-//! helper itself, of the server and of others there; and mounts that come when the share is served already.
+//! A file system of processes in a share: what a guest, or a server that it has taken over, could do with the files of
+//! the helper itself, of the server and of others there; and mounts that come when the share is served already.
 
 use std::os::fd::AsFd;
 use std::path::Path;

@@ -11,7 +11,8 @@ fn an_unlinked_name_is_gone(share: &Share) {
     assert_eq!(share.lookup("f").map(drop), Err(ENOENT));
 }
 
-// unlink(2): "If the name was the last link to a file but any processes still have the file open, the file will remain in existence until the last file descriptor referring to it is closed"
+// unlink(2): "If the name was the last link to a file but any processes still have the file open, the file will remain
+// in existence until the last file descriptor referring to it is closed"
 #[apply(behaviour)]
 fn an_open_file_survives_its_last_name(share: &Share) {
     let file = share.create("f", O_RDWR, 0o644).unwrap();

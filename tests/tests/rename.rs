@@ -46,7 +46,8 @@ fn an_existing_file_is_replaced(share: &Share) {
     assert_eq!(share.fgetattr(&old).unwrap().nlink, 0);
 }
 
-// rename(2): "If oldpath and newpath are existing hard links referring to the same file, then rename() does nothing, and returns a success status"
+// rename(2): "If oldpath and newpath are existing hard links referring to the same file, then rename() does nothing,
+// and returns a success status"
 #[apply(behaviour)]
 fn renaming_one_name_of_a_file_to_another_does_nothing(share: &Share) {
     share.put("a", b"x").unwrap();
@@ -55,7 +56,8 @@ fn renaming_one_name_of_a_file_to_another_does_nothing(share: &Share) {
     assert_eq!(share.host.list(""), ["a", "b"]);
 }
 
-// rename(2): "oldpath can specify a directory. In this case, newpath must either not exist, or it must specify an empty directory"
+// rename(2): "oldpath can specify a directory. In this case, newpath must either not exist, or it must specify an empty
+// directory"
 #[apply(behaviour)]
 fn a_directory_replaces_an_empty_directory(share: &Share) {
     share.mkdir("a", 0o755).unwrap();
@@ -106,7 +108,8 @@ fn a_missing_name_is_not_renamed(share: &Share) {
     assert_eq!(share.rename("none", "new"), Err(ENOENT));
 }
 
-// rename(2): "If oldpath refers to a symbolic link, the link is renamed; if newpath refers to a symbolic link, the link will be overwritten"
+// rename(2): "If oldpath refers to a symbolic link, the link is renamed; if newpath refers to a symbolic link, the link
+// will be overwritten"
 #[apply(behaviour)]
 fn a_symbolic_link_is_renamed_itself(share: &Share) {
     share.put("f", b"x").unwrap();
@@ -147,7 +150,8 @@ fn noreplace_does_not_replace(share: &Share) {
     assert_eq!((share.host.read("b"), share.host.read("c")), (b"b".to_vec(), b"a".to_vec()));
 }
 
-// rename(2): "RENAME_EXCHANGE  Atomically exchange oldpath and newpath. Both pathnames must exist but may be of different types"
+// rename(2): "RENAME_EXCHANGE Atomically exchange oldpath and newpath. Both pathnames must exist but may be of
+// different types"
 #[apply(behaviour)]
 fn exchange_swaps_a_file_and_a_directory(share: &Share) {
     let file = share.put("f", b"x").unwrap();
@@ -165,7 +169,8 @@ fn exchange_needs_both_names(share: &Share) {
     assert_eq!(share.rename2("f", "none", RENAME_EXCHANGE), Err(ENOENT));
 }
 
-// rename(2): "RENAME_WHITEOUT  creates a "whiteout" object at the source of the rename at the same time as performing the rename"
+// rename(2): "RENAME_WHITEOUT creates a "whiteout" object at the source of the rename at the same time as performing
+// the rename"
 #[apply(behaviour)]
 fn whiteout_leaves_a_whiteout(share: &Share) {
     share.put("f", b"x").unwrap();
@@ -175,7 +180,8 @@ fn whiteout_leaves_a_whiteout(share: &Share) {
     assert_eq!(share.host.read("g"), b"x");
 }
 
-// rename(2): "EINVAL  Both RENAME_NOREPLACE and RENAME_EXCHANGE were specified in flags"; "An invalid flag was specified in flags"
+// rename(2): "EINVAL Both RENAME_NOREPLACE and RENAME_EXCHANGE were specified in flags"; "An invalid flag was specified
+// in flags"
 #[apply(behaviour)]
 fn contradictory_and_unknown_flags_are_invalid(share: &Share) {
     share.put("a", b"").unwrap();

@@ -33,7 +33,8 @@ fn no_more_is_granted_than_offered(on: Kind) {
     assert_eq!(share.get("f").unwrap(), b"x");
 }
 
-// FUSE: "If the kernel supports a larger major version, then userspace shall reply with the major version it supports, ignore the rest of the INIT message and expect a new INIT message"
+// FUSE: "If the kernel supports a larger major version, then userspace shall reply with the major version it supports,
+// ignore the rest of the INIT message and expect a new INIT message"
 #[apply(virtiofs)]
 fn a_guest_of_a_later_major_version_is_told_ours(share: &Share) {
     share.raw(&Request::new(opcode::DESTROY, 0)).unwrap();

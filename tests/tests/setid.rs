@@ -44,7 +44,8 @@ fn a_write_clears_set_id_bits_when_the_guest_says_so(share: &Share) {
     assert_eq!(share.host.read("f"), b"Jello");
 }
 
-// capabilities(7): "CAP_FSETID  Don't clear set-user-ID and set-group-ID mode bits when a file is modified": the guest's root has it
+// capabilities(7): "CAP_FSETID Don't clear set-user-ID and set-group-ID mode bits when a file is modified": the guest's
+// root has it
 #[apply(behaviour)]
 fn a_write_keeps_set_id_bits_otherwise(share: &Share) {
     setid_file(share);
@@ -132,7 +133,8 @@ fn a_copy_keeps_set_id_bits(share: &Share) {
     assert_eq!(share.host.read("f"), b"world");
 }
 
-// chown(2): "When the owner or group of an executable file is changed ... the S_ISUID and S_ISGID mode bits are cleared"
+// chown(2): "When the owner or group of an executable file is changed ... the S_ISUID and S_ISGID mode bits are
+// cleared"
 #[apply(behaviour)]
 fn a_new_owner_clears_set_id_bits(share: &Share) {
     setid_file(share);
@@ -158,7 +160,8 @@ fn clearing_bits_is_granted(share: &Share) {
     assert!(share.granted().contains(InitFlags::HANDLE_KILLPRIV_V2));
 }
 
-// postern-server(1): where ids of the host's users are mapped and others can reach the directory, a guest must not plant set-id files
+// postern-server(1): where ids of the host's users are mapped and others can reach the directory, a guest must not
+// plant set-id files
 #[apply(behaviour)]
 fn set_id_files_are_not_planted_where_host_users_can_run_them(on: Kind) {
     let share = on.setup().public().serve();

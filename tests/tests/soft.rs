@@ -117,9 +117,10 @@ struct Both {
     different: Vec<String>,
 }
 
-/// What may be refused here, or for another reason, and not there: who moves a whiteout or replaces a file of another in a
-/// sticky directory is one of several users only; a file whose group is not mapped gets another name from who may write to the
-/// directory; a sticky directory's attributes are changed by who may write to it; and what is asked for is looked at before its file.
+/// What may be refused here, or for another reason, and not there: who moves a whiteout or replaces a file of another
+/// in a sticky directory is one of several users only; a file whose group is not mapped gets another name from who may
+/// write to the directory; a sticky directory's attributes are changed by who may write to it; and what is asked for is
+/// looked at before its file.
 const DIFFERENT: [&str; 8] = [
     "leave a whiteout",
     "rename over",
@@ -438,8 +439,8 @@ fn what_is_made_is_made_as_in_a_user_namespace() {
     both.assert_same("what is made");
 }
 
-// postern-helper(8): --identity=soft: "A name moves to another directory only if root of the share, or an owner ..., may move
-// it there: else it is EXDEV, as between file systems"
+// postern-helper(8): --identity=soft: "A name moves to another directory only if root of the share, or an owner ...,
+// may move it there: else it is EXDEV, as between file systems"
 #[test]
 fn between_directories_names_move_as_in_a_user_namespace_or_not_at_all() {
     let mut both = Both::new();
@@ -527,8 +528,8 @@ fn a_file_that_the_host_takes_away_is_not_changed_any_more() {
     tried("changes after", refused);
 }
 
-/// Lets the host exchange a file or directory of a user's, `d/x`, with one that is not the guest's, `d/y`, while the guest
-/// asks for something; tells how often it was done. Nothing becomes of what is not the guest's.
+/// Lets the host exchange a file or directory of a user's, `d/x`, with one that is not the guest's, `d/y`, while the
+/// guest asks for something; tells how often it was done. Nothing becomes of what is not the guest's.
 fn exchanged(what: What, mode: u32, owner: (u32, u32), act: impl Fn(&mut Twin, &OwnedFd, &OwnedFd) -> Outcome) {
     let mut twin = Twin::new(Kind::Soft);
     plant(&twin.host, "d", Dir, owner, mode);
@@ -630,7 +631,8 @@ fn who_needs_a_user_namespace_and_gets_none_is_told_of_the_form_without() {
     assert!(log.contains("ENOSPC") && log.contains("--identity=soft goes without"), "{log}");
 }
 
-// postern-helper(8): --identity=soft: "root starts the helper"; no mapped security model, no --modcaps, no longer a table
+// postern-helper(8): --identity=soft: "root starts the helper"; no mapped security model, no --modcaps, no longer a
+// table
 #[test]
 fn what_cannot_be_without_a_user_namespace_is_refused() {
     let refused = |setup: Setup, why: &str| {

@@ -1,5 +1,5 @@
-//! Clients that mean harm and have a 9P server of their own, on TCP or a pair of pipes: whatever they do, the server goes
-//! with them, in good order, and its helper with it.
+//! Clients that mean harm and have a 9P server of their own, on TCP or a pair of pipes: whatever they do, the server
+//! goes with them, in good order, and its helper with it.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -185,7 +185,8 @@ fn a_qemu_that_breaks_off_at_any_byte_ends_the_program(on: Kind) {
     tried("QEMUs that break off", attempts);
 }
 
-// QEMU takes the end of a connection for the answer to an OPEN: what was asked is answered first, whatever comes behind it.
+// QEMU takes the end of a connection for the answer to an OPEN: what was asked is answered first, whatever comes behind
+// it.
 #[apply(promise)]
 fn what_comes_before_a_request_longer_than_any_is_answered(on: Kind) {
     let mut proxy = Proxy::serve(Postern(on), &[]);

@@ -1,6 +1,6 @@
 //! Clients of a listening 9P server that mean harm: messages end anywhere or say what they are not, answers are not
-//! taken, clients come in crowds and leave at any byte. Others are served meanwhile, nothing is spent when it is over, and
-//! the log stays short.
+//! taken, clients come in crowds and leave at any byte. Others are served meanwhile, nothing is spent when it is over,
+//! and the log stays short.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};

@@ -1,4 +1,5 @@
-//! 9P on a stream, by the real server behind its walls: listening, on a descriptor, and at the standard input and output.
+//! 9P on a stream, by the real server behind its walls: listening, on a descriptor, and at the standard input and
+//! output.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -206,7 +206,8 @@ fn a_mount_below_the_share_has_its_own_space(on: Kind) {
     assert_ne!(share.statfs(ROOT_ID).unwrap().blocks, space.blocks);
 }
 
-// rename(2), link(2): "EXDEV  oldpath and newpath are not on the same mounted filesystem", even if the same one is mounted twice
+// rename(2), link(2): "EXDEV oldpath and newpath are not on the same mounted filesystem", even if the same one is
+// mounted twice
 #[apply(behaviour)]
 fn nothing_is_renamed_or_linked_across_mounts(on: Kind) {
     let share = Mounted::serve(on, &[]);
@@ -282,7 +283,8 @@ fn mounts_below_a_read_only_share_are_read_only(on: Kind) {
     }
 }
 
-// statx(2): STATX_MNT_ID; kernel: overlayfs: what is opened there is of the overlay's mount, whatever layer it is kept in
+// statx(2): STATX_MNT_ID; kernel: overlayfs: what is opened there is of the overlay's mount, whatever layer it is kept
+// in
 #[apply(promise)]
 fn what_is_on_an_overlay_is_the_shares_and_what_is_below_it_is_not(on: Kind) {
     mounts::alone();

@@ -1,5 +1,5 @@
-//! Every frontend serves a tree that lives in memory: what guests see of a file system is then the frontend's alone, and
-//! nothing but this process is needed.
+//! Every frontend serves a tree that lives in memory: what guests see of a file system is then the frontend's alone,
+//! and nothing but this process is needed.
 
 use std::io::Read as _;
 use std::os::unix::net::{UnixListener, UnixStream};

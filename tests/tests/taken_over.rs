@@ -1,5 +1,5 @@
-//! A server that the guest has taken over tries everything there is to try with the helper. What breaks the protocol ends
-//! it for good with one line, what only asks is answered; nothing outside is reached, and the host is not used up.
+//! A server that the guest has taken over tries everything there is to try with the helper. What breaks the protocol
+//! ends it for good with one line, what only asks is answered; nothing outside is reached, and the host is not used up.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;

@@ -222,8 +222,8 @@ fn ends(puppet: &mut Puppet, pid: u32) -> bool {
     }
 }
 
-// kill(2): "the real or effective user ID of the sending process must equal the real or saved set-user-ID of the target";
-// landlock(7): LANDLOCK_SCOPE_SIGNAL
+// kill(2): "the real or effective user ID of the sending process must equal the real or saved set-user-ID of the
+// target"; landlock(7): LANDLOCK_SCOPE_SIGNAL
 #[apply(promise)]
 fn a_warden_ends_its_helper_and_nobody_else_of_the_same_user(on: Kind) {
     for (more, gets_through) in [(&[][..], false), (&["--no-landlock"][..], true)] {

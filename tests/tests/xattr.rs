@@ -21,7 +21,8 @@ fn an_attribute_of_the_host_is_shown(share: &Share) {
     assert_eq!(share.listxattr("f").unwrap(), ["user.colour"]);
 }
 
-// setxattr(2): "By default (i.e., flags is zero), the extended attribute will be created if it does not exist, or the value will be replaced if the attribute already exists"
+// setxattr(2): "By default (i.e., flags is zero), the extended attribute will be created if it does not exist, or the
+// value will be replaced if the attribute already exists"
 #[apply(behaviour)]
 fn an_attribute_is_replaced(share: &Share) {
     share.put("f", b"").unwrap();
@@ -39,7 +40,8 @@ fn an_attribute_is_created_once(share: &Share) {
     assert_eq!(share.getxattr("f", "user.a").unwrap(), b"1");
 }
 
-// setxattr(2): "XATTR_REPLACE  Perform a pure replace operation, which fails if the named attribute does not already exist": ENODATA
+// setxattr(2): "XATTR_REPLACE Perform a pure replace operation, which fails if the named attribute does not already
+// exist": ENODATA
 #[apply(behaviour)]
 fn a_missing_attribute_is_not_replaced(share: &Share) {
     share.put("f", b"").unwrap();
@@ -102,7 +104,8 @@ fn all_attributes_are_listed(share: &Share) {
     assert!(share.listxattr_into("f", 100).unwrap().ends_with('\0'));
 }
 
-// listxattr(2): "If size is specified as zero, these calls return the current size of the list of extended attribute names"
+// listxattr(2): "If size is specified as zero, these calls return the current size of the list of extended attribute
+// names"
 #[apply(behaviour)]
 fn the_size_of_the_list_is_told(share: &Share) {
     share.put("f", b"").unwrap();
@@ -170,7 +173,8 @@ fn user_attributes_are_for_files_and_directories(share: &Share) {
     assert_eq!(share.setxattr("p", "user.a", b"x", 0), Err(EPERM));
 }
 
-// lgetxattr(2): "identical to getxattr(), except in the case of a symbolic link, where the link itself is interrogated, not the file that it refers to"
+// lgetxattr(2): "identical to getxattr(), except in the case of a symbolic link, where the link itself is interrogated,
+// not the file that it refers to"
 #[apply(behaviour)]
 fn attributes_of_a_symbolic_link_are_its_own(share: &Share) {
     share.put("f", b"").unwrap();
@@ -182,7 +186,8 @@ fn attributes_of_a_symbolic_link_are_its_own(share: &Share) {
     assert_eq!(share.getxattr("f", "user.a").unwrap(), b"x");
 }
 
-// xattr(7): "Trusted extended attributes are visible and accessible only to processes that have the CAP_SYS_ADMIN capability", which no server keeps
+// xattr(7): "Trusted extended attributes are visible and accessible only to processes that have the CAP_SYS_ADMIN
+// capability", which no server keeps
 #[apply(behaviour)]
 fn trusted_attributes_are_out_of_reach(share: &Share) {
     share.put("f", b"").unwrap();
@@ -192,7 +197,8 @@ fn trusted_attributes_are_out_of_reach(share: &Share) {
     assert_eq!(share.listxattr("f").unwrap(), [""; 0]);
 }
 
-// capabilities(7): "file capability sets are stored in an extended attribute named security.capability"; in a user namespace its root's id is added and taken away again
+// capabilities(7): "file capability sets are stored in an extended attribute named security.capability"; in a user
+// namespace its root's id is added and taken away again
 #[apply(behaviour)]
 fn file_capabilities_are_kept(share: &Share) {
     share.put("f", b"").unwrap();

@@ -29,7 +29,8 @@ fn net_raw() -> Vec<u8> {
     NET_RAW.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-// virtiofsd, xattr-mapping: "/prefix/all/trusted./user.virtiofs./ /bad/server//trusted./ /bad/client/user.virtiofs.// /ok/all///"
+// virtiofsd, xattr-mapping: "/prefix/all/trusted./user.virtiofs./ /bad/server//trusted./ /bad/client/user.virtiofs.//
+// /ok/all///"
 #[apply(told)]
 fn a_class_of_attributes_is_stored_under_another_name(on: Kind) {
     let rules = "/prefix/all/trusted./user.virtiofs./ /bad/server//trusted./ /bad/client/user.virtiofs.// /ok/all///";
@@ -62,7 +63,8 @@ fn all_attributes_are_stored_below_a_prefix(on: Kind) {
     assert_eq!(share.getxattr("f", "user.hosts"), Err(ENODATA));
 }
 
-// virtiofsd, xattr-mapping: bad: "denied using EPERM; when the server passes an attribute name matching prepend it's hidden"
+// virtiofsd, xattr-mapping: bad: "denied using EPERM; when the server passes an attribute name matching prepend it's
+// hidden"
 #[apply(told)]
 fn a_bad_attribute_is_not_there_and_cannot_be_made(on: Kind) {
     let share = on.setup().xattrmap(":bad:all:user.secret.:user.secret.: :ok:all:::").serve();
@@ -162,7 +164,8 @@ fn the_hosts_own_trusted_and_security_attributes_stay_its_own(on: Kind) {
 /// What takes the capabilities of an open file away.
 type Act<'a> = (&'a str, &'a dyn Fn(&Share, &File));
 
-// capabilities(7): "if the file's contents are changed ... its security.capability extended attribute is removed", which the host's kernel does not do for another name
+// capabilities(7): "if the file's contents are changed ... its security.capability extended attribute is removed",
+// which the host's kernel does not do for another name
 #[apply(promise)]
 fn capabilities_that_are_stored_go_when_the_file_changes(on: Kind) {
     let share = guests(on);
@@ -194,7 +197,8 @@ fn capabilities_that_are_stored_go_when_the_file_changes(on: Kind) {
     }
 }
 
-// postern-helper(8): "where user.* attributes can be": a symbolic link is a file with a mapped model, and no other has any
+// postern-helper(8): "where user.* attributes can be": a symbolic link is a file with a mapped model, and no other has
+// any
 #[test]
 fn whatever_a_file_stands_for_has_the_guests_attributes() {
     for on in [Kind::MappedXattr, Kind::MappedFile] {
@@ -337,7 +341,8 @@ fn a_taken_over_server_reaches_no_name_but_by_the_map(on: Kind) {
     }
 }
 
-// xattr(7): "Trusted extended attributes are visible and accessible only to processes that have the CAP_SYS_ADMIN capability"; for whom no guest's kernel has judged, the host's cannot ask for it in a user.* name
+// xattr(7): "Trusted extended attributes are visible and accessible only to processes that have the CAP_SYS_ADMIN
+// capability"; for whom no guest's kernel has judged, the host's cannot ask for it in a user.* name
 #[apply(promise)]
 fn a_user_whom_nobody_has_judged_has_no_attributes_of_a_guests_kernel(on: Kind) {
     let mut twin = Twin::with(on, &["--xattrmap=guest"]);

@@ -1,9 +1,10 @@
-//! Attributes kept in files beside the node, as QEMU's `mapped-file` does: those of `NAME` in `.virtfs_metadata/NAME` of
-//! the same directory, those of the share's root in `.virtfs_metadata_root` in it, a line each: `virtfs.uid=1000`.
+//! Attributes kept in files beside the node, as QEMU's `mapped-file` does: those of `NAME` in `.virtfs_metadata/NAME`
+//! of the same directory, those of the share's root in `.virtfs_metadata_root` in it, a line each: `virtfs.uid=1000`.
 //!
-//! They belong to a name. Of a descriptor the kernel tells the path; whoever has a name goes by that. A file that loses its
-//! last name takes them along, in attributes as [`super::xattr`] has them, where its file system can. What lies there may
-//! be anything: it is looked at by O_PATH first, and only a regular file is opened, and only its beginning read.
+//! They belong to a name. Of a descriptor the kernel tells the path; whoever has a name goes by that. A file that loses
+//! its last name takes them along, in attributes as [`super::xattr`] has them, where its file system can. What lies
+//! there may be anything: it is looked at by O_PATH first, and only a regular file is opened, and only its beginning
+//! read.
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;

@@ -338,7 +338,8 @@ mod tests {
         assert_eq!((shown.uid.0, shown.gid.0, shown.mode), (1000, 8, libc::S_IFREG | 0o640));
     }
 
-    // chown(2): "When the owner or group of an executable file is changed ... S_ISUID and S_ISGID mode bits are cleared"
+    // chown(2): "When the owner or group of an executable file is changed ... S_ISUID and S_ISGID mode bits are
+    // cleared"
     #[test]
     fn a_new_owner_and_a_write_of_others_take_set_id_bits_away() {
         let after = |mode, changes| changed(&host(mode), &changes).unwrap().and_then(|kept| kept.mode);

@@ -36,8 +36,8 @@ fn open(node: &Pin, share: &Share) -> Result<OwnedFd> {
     share.open(node, OFlags::RDONLY)
 }
 
-/// EINVAL for a file of another project than it is of: the kernel says so to root of a user namespace only, and lets the
-/// owner in the initial one.
+/// EINVAL for a file of another project than it is of: the kernel says so to root of a user namespace only, and lets
+/// the owner in the initial one.
 fn require_project(changes: bool) -> Result<()> {
     if changes { Err(Errno::EINVAL) } else { Ok(()) }
 }

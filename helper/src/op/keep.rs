@@ -53,8 +53,8 @@ pub(crate) fn setid<T>(file: &OwnedFd, kill: bool, share: &Share, act: impl FnOn
     done
 }
 
-/// Takes set-id bits and file capabilities from a file that is to be given to the server for writing, where they may not
-/// be planted: what is written to a mapping of it no kernel counts as a write.
+/// Takes set-id bits and file capabilities from a file that is to be given to the server for writing, where they may
+/// not be planted: what is written to a mapping of it no kernel counts as a write.
 pub(crate) fn disarm(node: &Pin, file: &OwnedFd, share: &Share) -> Result<()> {
     if share.guard.setid {
         return Ok(());

@@ -20,8 +20,8 @@ use crate::share::{self, Share};
 
 const UNLINK: Call = Call::at(libc::SYS_unlinkat, "removes a name");
 
-/// EBUSY for a mount point. The kernel says so for those of the caller's mount namespace only, and the clone is in none:
-/// a mount point would go, and with it, on the host too, what is mounted there.
+/// EBUSY for a mount point. The kernel says so for those of the caller's mount namespace only, and the clone is in
+/// none: a mount point would go, and with it, on the host too, what is mounted there.
 fn stays(share: &Share, dir: &Pin, name: &FileName) -> Result<()> {
     let look = || share.through(dir, || Attr::of_entry(dir, name));
     let mounted = share.mounts.all.len() > 1 && look().is_ok_and(|attr| attr.mount_root);

@@ -2,8 +2,8 @@
 //! postern-policy(5)
 //!
 //! The first rule that is about a caller and his directory decides. Where none is, he has what newuidmap(1) and
-//! newgidmap(1) would give him. Names are looked up when a rule is judged; one that cannot be looked up just now refuses,
-//! because the rule might have.
+//! newgidmap(1) would give him. Names are looked up when a rule is judged; one that cannot be looked up just now
+//! refuses, because the rule might have.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -36,8 +36,8 @@ pub struct ShareArgs {
     /// A helper of root's is behind this socket; it shares what the host's policy lets this user, with his ids
     #[arg(long, value_name = "PATH", requires = "shared_dir", conflicts_with = "helper", conflicts_with_all = DECIDED)]
     pub helper_socket: Option<PathBuf>,
-    /// The helper has capabilities of its file's, and is started for this user; it shares what the host's policy lets him,
-    /// with his ids
+    /// The helper has capabilities of its file's, and is started for this user; it shares what the host's policy lets
+    /// him, with his ids
     #[arg(long, requires = "shared_dir", conflicts_with = "helper_socket", conflicts_with_all = DECIDED)]
     pub by_policy: bool,
     /// The helper's program [default: postern-helper beside this one, else in libexec]
@@ -49,7 +49,8 @@ pub struct ShareArgs {
     /// The same for groups
     #[arg(long, value_name = "MAP")]
     pub gid_map: Vec<String>,
-    /// User ids of the guest that are others in the share, or are shown as others: `guest:GUEST:HOST:COUNT`, `host:HOST:GUEST:COUNT`,
+    /// User ids of the guest that are others in the share, or are shown as others: `guest:GUEST:HOST:COUNT`,
+    /// `host:HOST:GUEST:COUNT`,
     /// `squash-guest:GUEST:HOST:COUNT`, `squash-host:HOST:GUEST:COUNT`, `forbid-guest:GUEST:COUNT` or
     /// `map:GUEST:HOST:COUNT`; may be repeated
     #[arg(long, value_name = "RANGE")]
@@ -64,8 +65,8 @@ pub struct ShareArgs {
     /// Nothing of the share may be changed
     #[arg(long)]
     pub readonly: bool,
-    /// Where the guest's ownership and modes are kept: passthrough (in the host's inodes), none, mapped-xattr (or mapped),
-    /// mapped-links, mapped-file
+    /// Where the guest's ownership and modes are kept: passthrough (in the host's inodes), none, mapped-xattr (or
+    /// mapped), mapped-links, mapped-file
     #[arg(long, value_name = "MODEL")]
     pub security_model: Option<String>,
     /// Permission bits of the host's files with mapped-xattr and mapped-file, octal [default: 600]
@@ -74,7 +75,8 @@ pub struct ShareArgs {
     /// The same for directories [default: 700]
     #[arg(long, value_name = "MODE")]
     pub dmode: Option<String>,
-    /// What the guest's extended attributes are called on the host: `guest`, or rules :TYPE:SCOPE:KEY:PREPEND:; implies --xattr
+    /// What the guest's extended attributes are called on the host: `guest`, or rules :TYPE:SCOPE:KEY:PREPEND:; implies
+    /// --xattr
     #[arg(long, value_name = "MAP")]
     pub xattrmap: Option<String>,
     /// Set-id files of the guest may take effect on the host

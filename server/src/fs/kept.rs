@@ -1,8 +1,8 @@
 //! What was open a moment ago, and may be asked for again: compilers open the same headers, shells the same programs.
 //!
 //! To open is to ask the helper, so what the guest closes is kept for a while. It is given again only for what opening
-//! anew would give: the file has not changed since before it was opened (its ctime, which also tells of new owners, modes
-//! and names), and its file system asks nobody else when a file is opened.
+//! anew would give: the file has not changed since before it was opened (its ctime, which also tells of new owners,
+//! modes and names), and its file system asks nobody else when a file is opened.
 
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -201,8 +201,8 @@ pub trait Fs: Send + Sync {
 
     /// Finds a name and takes a reference to its node.
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry>;
-    /// Finds names, each below the one before it: tells each that is there, and takes a reference to its node. The error
-    /// is that of the first that is not.
+    /// Finds names, each below the one before it: tells each that is there, and takes a reference to its node. The
+    /// error is that of the first that is not.
     fn walk(&self, from: NodeId, names: &[FileName], found: &mut dyn FnMut(Entry)) -> Result<()> {
         let mut dir = from;
         for name in names {

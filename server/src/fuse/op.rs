@@ -1,5 +1,5 @@
-//! The opcodes: one row each, and what a row does. A row takes its arguments, calls the file system and gives an answer;
-//! it writes neither bytes nor errnos.
+//! The opcodes: one row each, and what a row does. A row takes its arguments, calls the file system and gives an
+//! answer; it writes neither bytes nor errnos.
 
 use postern_ipc::attr::{Attr, Dev, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
 use postern_ipc::name::{FileName, Target, XattrName};

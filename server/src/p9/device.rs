@@ -58,8 +58,8 @@ impl<F: Fs> Device<F> {
     }
 }
 
-/// What follows the header, as far as it is copied. Guests before Linux 5.17 do not count the content of a Twrite in its
-/// size.
+/// What follows the header, as far as it is copied. Guests before Linux 5.17 do not count the content of a Twrite in
+/// its size.
 fn arguments<'b>(header: Header, request: &mut Request, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
     let size = usize::try_from(header.size).map_err(|_| Errno::EINVAL)?;
     let (whole, fixed) = (request.remaining().saturating_add(HEADER), HEADER.saturating_add(TWRITE));

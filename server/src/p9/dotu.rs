@@ -220,8 +220,8 @@ fn seconds(time: Time) -> u32 {
     u32::try_from(time.sec.max(0)).unwrap_or(u32::MAX - 1)
 }
 
-/// What Twstat asks for, on behalf of `uid`. What cannot be changed may be said as it is; who changed it last is nobody's
-/// to say.
+/// What Twstat asks for, on behalf of `uid`. What cannot be changed may be said as it is; who changed it last is
+/// nobody's to say.
 ///
 /// # Errors
 /// EINVAL for a change of what cannot be changed.

@@ -1,4 +1,5 @@
-//! The time that a client who listens for its turn has to attach: until then it holds a slot for nothing, and others wait.
+//! The time that a client who listens for its turn has to attach: until then it holds a slot for nothing, and others
+//! wait.
 
 use std::fs::File;
 use std::io::{self, Error, ErrorKind, Read, Write};

@@ -1,4 +1,5 @@
-//! 9P2000.L and 9P2000.u, as a Linux guest speaks them over virtio or on a stream: decode once, call the file system, encode once.
+//! 9P2000.L and 9P2000.u, as a Linux guest speaks them over virtio or on a stream: decode once, call the file system,
+//! encode once.
 
 mod carrier;
 mod convert;

@@ -52,8 +52,8 @@ impl Making {
     /// As `perm` and the extension say.
     ///
     /// # Errors
-    /// EINVAL for more than one kind, for a kind that Unix has not (append-only, exclusive, temporary), and for a device
-    /// that is described wrongly.
+    /// EINVAL for more than one kind, for a kind that Unix has not (append-only, exclusive, temporary), and for a
+    /// device that is described wrongly.
     pub(super) fn new(perm: u32, extension: &[u8]) -> Result<Self> {
         match perm & !PERMISSIONS {
             0 => Ok(Self::File),
@@ -120,8 +120,8 @@ pub(super) fn is_kind(new: u32, now: u32) -> bool {
     new == now || new == 0 && now != dm::DIR
 }
 
-/// What 9P2000.u says of a file beside the numbers, unless it is a symbolic link: how many names it has, which device it
-/// is.
+/// What 9P2000.u says of a file beside the numbers, unless it is a symbolic link: how many names it has, which device
+/// it is.
 pub(super) fn extension(attr: &Attr) -> String {
     let Dev { major, minor } = attr.rdev;
     match attr.kind() {

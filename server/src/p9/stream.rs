@@ -1,9 +1,10 @@
 //! 9P on a stream: a Unix socket, a connected descriptor, or the standard input and output.
 //!
-//! Each client has a slot, which it loses if it does not attach soon while others may wait for it: one thread that reads requests and answers what answers at once, and a few for what may wait
-//! for a disk, so that neither a slow request nor a client who reads no answers holds up another client. Answers may
-//! come in another order than requests. A client that breaks the framing is disconnected; an error in a request is
-//! answered. All threads are made, and have entered the file system, when [`Streams::new`] returns.
+//! Each client has a slot, which it loses if it does not attach soon while others may wait for it: one thread that
+//! reads requests and answers what answers at once, and a few for what may wait for a disk, so that neither a slow
+//! request nor a client who reads no answers holds up another client. Answers may come in another order than requests.
+//! A client that breaks the framing is disconnected; an error in a request is answered. All threads are made, and have
+//! entered the file system, when [`Streams::new`] returns.
 
 use std::fs::File;
 use std::io::{self, Error, ErrorKind, Read, Write};

@@ -2,8 +2,8 @@
 //!
 //! QEMU waits for each answer. Of requests that come together all the same, the answers are sent together.
 //!
-//! What is taken from a stream wakes who waits at its other end, though there is nothing for him yet. A request therefore
-//! stays in the socket until it is answered.
+//! What is taken from a stream wakes who waits at its other end, though there is nothing for him yet. A request
+//! therefore stays in the socket until it is answered.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;

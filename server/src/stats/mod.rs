@@ -1,8 +1,9 @@
-//! What is known of requests while they are served: how long each kind takes, how many ask the helper, how often a worker
-//! had to sleep.
+//! What is known of requests while they are served: how long each kind takes, how many ask the helper, how often a
+//! worker had to sleep.
 //!
 //! There is one set of figures in a process, as there is one log, and it is kept only if somebody may ask for it
-//! (`--stats-socket`): a clock is read twice for each request then. [`socket`] gives the figures away, [`view`] shows them.
+//! (`--stats-socket`): a clock is read twice for each request then. [`socket`] gives the figures away, [`view`] shows
+//! them.
 
 pub mod histogram;
 pub mod socket;

@@ -1,8 +1,8 @@
 //! How long a worker looks for the next request before it sleeps.
 //!
-//! Waking a CPU that sleeps takes longer than most requests do. So a worker looks on for a moment, as long as that pays:
-//! where the next request does not come in time, or the CPU is wanted by others (the guest itself, where it has no
-//! other), it sleeps at once, for more and more requests.
+//! Waking a CPU that sleeps takes longer than most requests do. So a worker looks on for a moment, as long as that
+//! pays: where the next request does not come in time, or the CPU is wanted by others (the guest itself, where it has
+//! no other), it sleeps at once, for more and more requests.
 
 use std::time::{Duration, Instant};
 

@@ -66,7 +66,8 @@ pub struct Transport {
 
 impl Transport {
     /// Starts a worker for each queue, and `pool` threads for requests that may block; with 0 the workers do those
-    /// too. A worker may look for the next request for `poll` before it sleeps. All threads there will ever be are running, and have entered the device, when this returns.
+    /// too. A worker may look for the next request for `poll` before it sleeps. All threads there will ever be are
+    /// running, and have entered the device, when this returns.
     ///
     /// # Errors
     /// Those of making threads and eventfds.

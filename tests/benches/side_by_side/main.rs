@@ -56,7 +56,8 @@ struct Args {
     /// Rounds of real work in a guest, in each of which all servers take turns
     #[arg(long, value_name = "N", default_value_t = 3)]
     guest_rounds: usize,
-    /// A source tree that a guest works with, a tar file; by default a kernel's and busybox's, which all servers can hold
+    /// A source tree that a guest works with, a tar file; by default a kernel's and busybox's, which all servers can
+    /// hold
     #[arg(long, value_name = "FILE", default_values = TREES, value_parser = whole_path)]
     tree: Vec<PathBuf>,
     /// Only tables whose titles contain this

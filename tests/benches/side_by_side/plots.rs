@@ -1,4 +1,5 @@
-//! What is plotted of the figures: how long single operations take, and how many are answered by how many are under way.
+//! What is plotted of the figures: how long single operations take, and how many are answered by how many are under
+//! way.
 
 use crate::plot::{Axis, Panel, figure};
 use crate::report::{Columns, Row};

@@ -1,5 +1,5 @@
-//! A device that does not know its tag gets one: QEMU's C virtiofsd leaves that to the VMM, and User-Mode Linux has none
-//! to give. Only messages pass through here, which is all before the guest mounts; requests do not.
+//! A device that does not know its tag gets one: QEMU's C virtiofsd leaves that to the VMM, and User-Mode Linux has
+//! none to give. Only messages pass through here, which is all before the guest mounts; requests do not.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What is measured: one row each. A guest sends what Linux sends for the same system calls, FLUSH only where the server
-//! wants it.
+//! What is measured: one row each. A guest sends what Linux sends for the same system calls, FLUSH only where the
+//! server wants it.
 
 use postern_tests::prelude::*;
 

@@ -148,8 +148,8 @@ impl Holder {
 mod tests {
     use super::*;
 
-    // fcntl(2): "EOVERFLOW"; "EINVAL"; "Specifying 0 for l_len has the special meaning: lock all bytes ... to the end of
-    // file"
+    // fcntl(2): "EOVERFLOW"; "EINVAL"; "Specifying 0 for l_len has the special meaning: lock all bytes ... to the end
+    // of file"
     #[test]
     fn a_range_ends_where_files_do() {
         assert_eq!(Range::new(END + 1, 1), Err(Errno::EINVAL));

@@ -1,12 +1,13 @@
 //! The table of nodes: what the guest's node ids stand for.
 //!
 //! A node remembers who it is (mount, device, inode, birth) and where it was last seen (parent, name); an O_PATH
-//! descriptor of it is only a cache. At most `most_held` descriptors are held; the hand of a clock takes them from nodes
-//! that were not used since it last came by. A node that is open keeps its own; one that cannot be found by name any more
-//! loses it last, and is forgotten with it: a guest that never gives references back fills no memory with such nodes.
+//! descriptor of it is only a cache. At most `most_held` descriptors are held; the hand of a clock takes them from
+//! nodes that were not used since it last came by. A node that is open keeps its own; one that cannot be found by name
+//! any more loses it last, and is forgotten with it: a guest that never gives references back fills no memory with such
+//! nodes.
 //!
-//! A node that was never used holds none, and is stale once the host replaced its file. The guest then looks the name up
-//! once more, which must lead somewhere: what is found in a directory where that happened is held at once.
+//! A node that was never used holds none, and is stale once the host replaced its file. The guest then looks the name
+//! up once more, which must lead somewhere: what is found in a directory where that happened is held at once.
 //!
 //! A guest that never forgets comes to an end at `most` nodes.
 //!

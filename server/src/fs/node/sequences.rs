@@ -1,4 +1,5 @@
-//! Whatever is done with nodes in whatever order, what refused it included: once everything was given back nothing is held.
+//! Whatever is done with nodes in whatever order, what refused it included: once everything was given back nothing is
+//! held.
 #![allow(clippy::arithmetic_side_effects, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;

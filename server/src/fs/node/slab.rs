@@ -1,8 +1,8 @@
 //! Nodes by their numbers, side by side in memory.
 //!
-//! A number says the view of the share it is of, a place, and how often that place had been taken before. Places are taken
-//! again, numbers are not, as far as a guest can tell: a place has 16 million of them. There is no table to grow: one
-//! more node never costs more than a chunk.
+//! A number says the view of the share it is of, a place, and how often that place had been taken before. Places are
+//! taken again, numbers are not, as far as a guest can tell: a place has 16 million of them. There is no table to grow:
+//! one more node never costs more than a chunk.
 
 use super::table::Node;
 use crate::fs::{NodeId, ROOT};

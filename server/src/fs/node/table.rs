@@ -129,8 +129,8 @@ impl Table {
             .insert(&identity.id, place, |other| nodes.at(other).is_some_and(|node| node.identity.id == identity.id));
     }
 
-    /// The node that a file is, with one more reference of the guest; a new one if need be. Tells besides, if its name is
-    /// another than before, what is gone by that.
+    /// The node that a file is, with one more reference of the guest; a new one if need be. Tells besides, if its name
+    /// is another than before, what is gone by that.
     ///
     /// # Errors
     /// ENFILE if it is one too many.
@@ -154,8 +154,8 @@ impl Table {
         Ok(id)
     }
 
-    /// Moves `node` to where it was seen; the root is in no directory. What is gone by that, as nothing refers to it any more, is dropped by the caller,
-    /// outside the lock: it closes descriptors.
+    /// Moves `node` to where it was seen; the root is in no directory. What is gone by that, as nothing refers to it
+    /// any more, is dropped by the caller, outside the lock: it closes descriptors.
     pub(super) fn see(&mut self, node: NodeId, seen: Option<Seen>) -> Vec<Node> {
         let seen = seen.filter(|seen| node != ROOT && seen.parent != node);
         let stale = seen.as_ref().and_then(|seen| self.above(seen.parent, node));
@@ -166,8 +166,8 @@ impl Table {
         gone
     }
 
-    /// Of `at` and the directories above it the one that was last seen in `node`. If `node` is now below it, it is there no
-    /// more: nodes that were each above the other would never go.
+    /// Of `at` and the directories above it the one that was last seen in `node`. If `node` is now below it, it is
+    /// there no more: nodes that were each above the other would never go.
     fn above(&self, at: NodeId, node: NodeId) -> Option<NodeId> {
         self.nodes.get(node).filter(|node| node.children > 0)?;
         let parent = |id: &NodeId| self.nodes.get(*id)?.seen.as_ref().map(|seen| seen.parent);
@@ -213,8 +213,8 @@ impl Table {
         Some(node)
     }
 
-    /// Leaves the root only, as if the guest had given all references back. What is gone is dropped by the caller, outside
-    /// the lock.
+    /// Leaves the root only, as if the guest had given all references back. What is gone is dropped by the caller,
+    /// outside the lock.
     pub(super) fn reset(&mut self) -> Vec<Node> {
         let gone = self.nodes.reset();
         self.common.known.give_back(gone.len());
@@ -235,8 +235,8 @@ impl Table {
         Some(pin)
     }
 
-    /// Keeps `pin` for `node`, unless it is held already. What has become too many is dropped by the caller, outside the
-    /// lock.
+    /// Keeps `pin` for `node`, unless it is held already. What has become too many is dropped by the caller, outside
+    /// the lock.
     pub(super) fn hold(&mut self, node: NodeId, pin: &Arc<OwnedFd>, most: usize) -> Vec<Arc<OwnedFd>> {
         match self.nodes.get_mut(node) {
             Some(entry) if entry.pin.is_none() => entry.pin = Some(Arc::clone(pin)),

@@ -1,5 +1,5 @@
-//! A file system in memory, for testing frontends without a helper: names, data, links, renames and attributes behave as
-//! on a disk; what needs a host (flags, project ids, holes) is refused as a file system does that has none.
+//! A file system in memory, for testing frontends without a helper: names, data, links, renames and attributes behave
+//! as on a disk; what needs a host (flags, project ids, holes) is refused as a file system does that has none.
 
 mod inode;
 mod state;

@@ -97,9 +97,9 @@ const OTHERS: u64 = 64;
 const KEPT: usize = 512;
 
 impl Tree {
-    /// Of a share. An eighth of the descriptors is for locks, a few for closed files, half of the rest for nodes, and as many open files as leave
-    /// each of them its node's descriptor too. Where users act alone, nodes of theirs have as many again, and the open
-    /// ones of those.
+    /// Of a share. An eighth of the descriptors is for locks, a few for closed files, half of the rest for nodes, and
+    /// as many open files as leave each of them its node's descriptor too. Where users act alone, nodes of theirs have
+    /// as many again, and the open ones of those.
     ///
     /// # Errors
     /// Those of statx(2).
@@ -301,12 +301,14 @@ impl Tree {
         if handle.object == Object::File { self.files.get(handle) } else { Err(Errno::EBADF) }
     }
 
-    /// A write of this process's own would take set-id bits away that are to stay. Those that are kept elsewhere it cannot.
+    /// A write of this process's own would take set-id bits away that are to stay. Those that are kept elsewhere it
+    /// cannot.
     fn keeps_setid(&self, file: &OpenFile) -> bool {
         file.has_setid() && !self.model.is_mapped()
     }
 
-    /// Takes file capabilities away, before this process changes what is in a file, that the kernel would if it knew them.
+    /// Takes file capabilities away, before this process changes what is in a file, that the kernel would if it knew
+    /// them.
     fn disarm(&self, file: &OpenFile) -> Result<()> {
         if self.capabilities != KnownTo::Guest {
             return Ok(());
