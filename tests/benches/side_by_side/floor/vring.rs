@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::split::Descriptor;
@@ -13,6 +14,9 @@ use vm_memory::{Bytes, FileOffset, VolatileMemory, VolatileSlice};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::answers::Answers;
+
+/// Longest pause of a client that has its turn.
+const TURN: Duration = Duration::from_micros(200);
 
 /// The guest's memory, in one region.
 #[derive(Clone)]
@@ -85,7 +89,8 @@ struct Buffers {
 }
 
 impl Vring {
-    /// Answers each request; ends with the process. One that polls never sleeps.
+    /// Answers each request; ends with the process. One that polls sleeps only while it is the turn of others, whose CPU
+    /// it would take.
     pub fn serve(self, polls: bool, mut answers: Answers) {
         let kicks = Epoll::new().expect("epoll");
         let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
@@ -95,7 +100,7 @@ impl Vring {
         loop {
             let end = self.available();
             if end == next {
-                if !polls {
+                if !polls || !self.comes_soon(next) {
                     self.sleep(next, &kicks);
                 }
                 continue;
@@ -114,6 +119,17 @@ impl Vring {
 
     fn available(&self) -> u16 {
         self.memory.load(self.avail + 2)
+    }
+
+    /// Looks for entry `next` as long as a client that has its turn may take.
+    fn comes_soon(&self, next: u16) -> bool {
+        let since = Instant::now();
+        while since.elapsed() < TURN {
+            if (0..64).any(|_| self.available() != next) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Until entry `next` is available, or for no reason.
