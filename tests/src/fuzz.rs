@@ -1,13 +1,15 @@
 //! What foreign bytes do to everything that decodes them: each target takes any bytes at all, and must neither panic
 //! nor stall, and answer in the form of its protocol. Frontends serve a tree in memory.
 //!
-//! `tests/fuzz/run TARGET` searches for bytes by coverage; the seeds in `tests/fuzz/seeds` and changed copies of them
-//! are ordinary tests.
+//! `tests/fuzz/run TARGET` searches for bytes by coverage. What it begins with are ordinary tests: whole conversations,
+//! made here, with thousands of changed copies, and in `tests/fuzz/corpus` what earlier searches came by, as few as
+//! reach the same.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -44,6 +46,17 @@ pub type Target = fn(&[u8]);
 /// All of them by name.
 pub const TARGETS: &[(&str, Target)] =
     &[("frame", frame), ("p9", p9), ("proxy", proxy), ("fuse", fuse), ("chain", chain), ("vhost", vhost)];
+
+/// What earlier searches came by for the target of this name; a line of hexadecimal digits each.
+///
+/// # Panics
+/// When it is something else.
+pub fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let byte = |digits: &[u8]| u8::from_str_radix(str::from_utf8(digits).expect("digits"), 16).expect("digits");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| line.as_bytes().chunks(2).map(byte).collect()).collect()
+}
 
 /// What the target of this name takes.
 pub fn target(name: &str) -> Target {

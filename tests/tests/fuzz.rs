@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use postern_tests::fuzz::{TARGETS, changed, seeds, target};
+use postern_tests::fuzz::{TARGETS, changed, corpus, seeds, target};
 
 /// Changed copies of each conversation.
 const COPIES: u64 = 4000;
@@ -12,6 +12,7 @@ fn survives(name: &str) {
     for entry in std::fs::read_dir(&found).into_iter().flatten() {
         target(name)(&std::fs::read(entry.unwrap().path()).unwrap());
     }
+    corpus(name).iter().for_each(|bytes| target(name)(bytes));
     for (_, seed) in seeds().into_iter().filter(|(of, _)| *of == name) {
         target(name)(&seed);
         (0..COPIES).for_each(|number| target(name)(&changed(&seed, number)));
