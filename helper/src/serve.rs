@@ -7,8 +7,8 @@
 //!   whose a node becomes, whom an attribute's value names;
 //! - a caller whom the kernel is to judge is become for all that an operation does;
 //! - what may be called is what the rows of the table say they call: [`calls`] is the seccomp list of this very share;
-//! - nothing is kept from one request to the next but three numbers: how many descriptors may still be in flight, when
-//!   all requests so far had been done at the rate allowed, and the CPU that the server waits on.
+//! - nothing is kept from one request to the next but two numbers: how many descriptors may still be in flight, and when
+//!   all requests so far had been done at the rate allowed.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -21,7 +21,6 @@ use postern_ipc::id::Caller;
 use postern_ipc::model::Model;
 use postern_ipc::name::FileName;
 use postern_ipc::op::{self, Answer, Kind, Op};
-use postern_ipc::seat::Seat;
 use postern_ipc::{Errno, Result};
 use postern_policy::limit::Rate;
 use postern_policy::right::{Right, Rights};
@@ -111,8 +110,6 @@ const SIOCOUTQ: u32 = 0x5411;
 /// What every helper calls, whatever its share grants.
 const BASE: &[Call] = &[
     Call::any(libc::SYS_recvmsg, "takes a request"),
-    Call::any(libc::SYS_sched_getaffinity, "a thread's own CPUs").eq(0, 0),
-    Call::any(libc::SYS_sched_setaffinity, "runs where it is waited for").eq(0, 0),
     Call::any(libc::SYS_sendmsg, "gives an answer"),
     Call::at(libc::SYS_ioctl, "looks whether answers were taken").eq(1, SIOCOUTQ),
     share::WAIT,
@@ -173,7 +170,6 @@ pub(crate) fn channel(channel: &Channel, share: &Share) -> std::result::Result<(
     let mut input = vec![0; FRAME_MAX];
     let mut out = Vec::with_capacity(FRAME_MAX - DATA_MAX);
     let mut in_flight = 0;
-    let mut seat = Seat::new();
     let mut rate = share.max_rate.map(|most| Rate::new(most, Duration::from_secs(1)));
     loop {
         let got = match channel.receive(&mut input) {
@@ -185,9 +181,7 @@ pub(crate) fn channel(channel: &Channel, share: &Share) -> std::result::Result<(
             std::thread::sleep(rate.count(Instant::now()));
         }
         let mut reply = Reply { out: &mut out, gives: Descriptors::new(), data: Vec::new() };
-        let from = seat.as_mut().and_then(|seat| seat.follow(frame::placed(input.get(..got.len)?)));
         let header = request(&input, got, &mut reply, share)?;
-        frame::place(reply.out, from);
         if let Err(errno) = send(channel, header, reply, &mut in_flight) {
             return ended(errno);
         }

@@ -1,19 +1,21 @@
 //! The server's side of the channels: typed from end to end, and renewed when the helper is replaced.
 //!
 //! Lock order: a [`Link`]'s own lock, then the news. A link has one request under way.
+//!
+//! Where the threads of a channel run is the kernel's to choose. To keep both on one CPU makes an exchange by itself
+//! half as long, and the work of a guest half as long again: the CPU left alone sleeps deeper when the guest wants it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::channel::{Channel, Received};
+use crate::channel::Channel;
 use crate::errno::{Errno, Result};
 use crate::few::{Descriptors, Few};
 use crate::frame::{self, FRAME_MAX};
 use crate::id::Caller;
 use crate::op::Op;
-use crate::seat::Company;
 
 /// How long an operation waits for a replaced helper.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,7 +45,6 @@ struct Link {
     serial: u32,
     out: Vec<u8>,
     input: Box<[u8]>,
-    company: Company,
 }
 
 /// Why an exchange failed.
@@ -152,8 +153,7 @@ type Exchanged<O> = Result<(<O as Op>::Reply, <O as Op>::Gives<OwnedFd>, std::op
 
 impl Link {
     fn new(channel: Channel) -> Self {
-        let input = vec![0; FRAME_MAX].into();
-        Self { channel: Some(channel), serial: 0, out: Vec::new(), input, company: Company::new() }
+        Self { channel: Some(channel), serial: 0, out: Vec::new(), input: vec![0; FRAME_MAX].into() }
     }
 
     fn exchange<O: Op>(
@@ -163,14 +163,16 @@ impl Link {
         at: &[BorrowedFd<'_>],
         data: &[u8],
     ) -> std::result::Result<Exchanged<O>, Broken> {
+        let channel = self.channel.as_ref().ok_or(Broken::Unsent)?;
         self.serial = self.serial.wrapping_add(1);
         frame::encode(&mut self.out, self.serial, O::KIND as u16, None, &(caller, op), data.len())
             .map_err(|_| Broken::Refused(Errno::E2BIG))?;
-        frame::place(&mut self.out, self.company.ask());
-        let got = self.send_and_receive(at, data);
-        let from = got.as_ref().ok().and_then(|got| frame::placed(self.input.get(..got.len)?));
-        self.company.answered(from);
-        let got = got?;
+        channel.send(&[&self.out, data], at).map_err(|errno| match errno {
+            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => Broken::Unsent,
+            Errno::ETOOMANYREFS => Broken::Refused(Errno::ENFILE),
+            other => Broken::Refused(other),
+        })?;
+        let got = channel.receive(&mut self.input).map_err(|_| Broken::Unanswered)?;
         let message =
             self.input.get(..got.len).filter(|m| !m.is_empty() && !got.truncated).ok_or(Broken::Unanswered)?;
         if got.lost {
@@ -180,16 +182,6 @@ impl Link {
             log::error!("the helper's answer to {:?} is malformed: {malformed}", O::KIND);
             Broken::Unanswered
         })
-    }
-
-    fn send_and_receive(&mut self, at: &[BorrowedFd<'_>], data: &[u8]) -> std::result::Result<Received, Broken> {
-        let channel = self.channel.as_ref().ok_or(Broken::Unsent)?;
-        channel.send(&[&self.out, data], at).map_err(|errno| match errno {
-            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => Broken::Unsent,
-            Errno::ETOOMANYREFS => Broken::Refused(Errno::ENFILE),
-            other => Broken::Refused(other),
-        })?;
-        channel.receive(&mut self.input).map_err(|_| Broken::Unanswered)
     }
 }
 

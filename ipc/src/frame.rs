@@ -6,7 +6,6 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::errno::Errno;
-use crate::seat::Cpu;
 
 /// Bytes of the header.
 pub const HEADER: usize = 16;
@@ -14,10 +13,6 @@ pub const HEADER: usize = 16;
 pub const BODY_MAX: usize = 8 * 1024;
 /// Most bytes of bulk data: an extended attribute's longest value, XATTR_SIZE_MAX of linux/limits.h.
 pub const DATA_MAX: usize = 64 * 1024;
-/// What stands for no CPU.
-const NO_CPU: Cpu = Cpu::MAX;
-/// Where a header has its CPU.
-const CPU_AT: std::ops::Range<usize> = 10..12;
 /// Most bytes of a frame.
 pub const FRAME_MAX: usize = HEADER + BODY_MAX + DATA_MAX;
 
@@ -44,9 +39,6 @@ pub struct Header {
     pub errno: Option<Errno>,
     /// Bytes of the body.
     pub body: usize,
-    /// In a question the CPU on which the answer is waited for, if whoever answers is to come there; in an answer the
-    /// one on which the question came.
-    pub cpu: Option<Cpu>,
     /// Bytes of bulk data after the body.
     pub data: usize,
 }
@@ -54,12 +46,11 @@ pub struct Header {
 impl Header {
     fn encode(self) -> [u8; HEADER] {
         let mut out = [0; HEADER];
-        let parts: [&[u8]; 6] = [
+        let parts: [&[u8]; 5] = [
             &self.serial.to_le_bytes(),
             &self.kind.to_le_bytes(),
             &self.errno.map_or(0, u16::from).to_le_bytes(),
-            &u16::try_from(self.body).unwrap_or(u16::MAX).to_le_bytes(),
-            &cpu_bytes(self.cpu),
+            &u32::try_from(self.body).unwrap_or(u32::MAX).to_le_bytes(),
             &u32::try_from(self.data).unwrap_or(u32::MAX).to_le_bytes(),
         ];
         for (to, from) in out.iter_mut().zip(parts.into_iter().flatten()) {
@@ -69,7 +60,7 @@ impl Header {
     }
 
     fn decode(bytes: [u8; HEADER]) -> Result<Self, Malformed> {
-        let [s0, s1, s2, s3, k0, k1, e0, e1, b0, b1, c0, c1, d0, d1, d2, d3] = bytes;
+        let [s0, s1, s2, s3, k0, k1, e0, e1, b0, b1, b2, b3, d0, d1, d2, d3] = bytes;
         let errno = match u16::from_le_bytes([e0, e1]) {
             0 => None,
             raw => Some(Errno::try_from(raw).map_err(Malformed)?),
@@ -84,8 +75,7 @@ impl Header {
             serial: u32::from_le_bytes([s0, s1, s2, s3]),
             kind: u16::from_le_bytes([k0, k1]),
             errno,
-            body: cap([b0, b1, 0, 0], BODY_MAX)?,
-            cpu: cpu([c0, c1]),
+            body: cap([b0, b1, b2, b3], BODY_MAX)?,
             data: cap([d0, d1, d2, d3], DATA_MAX)?,
         })
     }
@@ -110,7 +100,7 @@ pub fn encode(
     } else {
         0
     };
-    let header = Header { serial, kind, errno, body: written, cpu: None, data };
+    let header = Header { serial, kind, errno, body: written, data };
     if written > BODY_MAX || data > DATA_MAX {
         return Err(Malformed("frame too long to send"));
     }
@@ -118,26 +108,6 @@ pub fn encode(
         *to = from;
     }
     Ok(())
-}
-
-/// Says in a header that is ready which CPU it is about.
-pub fn place(out: &mut [u8], cpu: Option<Cpu>) {
-    if let Some(place) = out.get_mut(CPU_AT) {
-        place.copy_from_slice(&cpu_bytes(cpu));
-    }
-}
-
-/// What a frame says of it, if it is one.
-pub fn placed(message: &[u8]) -> Option<Cpu> {
-    message.get(CPU_AT).and_then(|place| cpu(place.try_into().ok()?))
-}
-
-fn cpu(bytes: [u8; 2]) -> Option<Cpu> {
-    Some(Cpu::from_le_bytes(bytes)).filter(|&cpu| cpu != NO_CPU)
-}
-
-fn cpu_bytes(cpu: Option<Cpu>) -> [u8; 2] {
-    cpu.unwrap_or(NO_CPU).to_le_bytes()
 }
 
 /// Header, body and bulk data of a whole message.
@@ -217,21 +187,10 @@ mod tests {
 
     #[test]
     fn a_length_meets_its_cap_before_anything_is_allocated() {
-        for length in [8..10, 12..16] {
+        for length in [8..12, 12..16] {
             let mut frame = sample();
             frame[length].fill(0xff);
             assert_eq!(split(&frame), Err(Malformed("a length exceeds its cap")));
-        }
-    }
-
-    #[test]
-    fn a_frame_says_where_it_is_waited_for() {
-        let mut frame = sample();
-        let cpu = |frame: &[u8]| split(frame).unwrap().0.cpu;
-        assert_eq!(cpu(&frame), None);
-        for said in [Some(0), Some(Cpu::MAX - 1), None] {
-            place(&mut frame, said);
-            assert_eq!(cpu(&frame), said);
         }
     }
 

@@ -21,7 +21,6 @@ pub mod id;
 pub mod model;
 pub mod name;
 pub mod op;
-pub mod seat;
 pub mod span;
 
 pub use errno::{Errno, Result};

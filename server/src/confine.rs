@@ -176,8 +176,6 @@ const CALLS: &[Call] = &[
     Call::at(libc::SYS_close, "a descriptor is done with"),
     Call::at(libc::SYS_sendmsg, "frames to the helper, answers to the VMM"),
     Call::at(libc::SYS_recvmsg, "frames of the helper, messages of the VMM"),
-    Call::any(libc::SYS_sched_getaffinity, "a thread's own CPUs").eq(0, 0),
-    Call::any(libc::SYS_sched_setaffinity, "a thread stays where the helper answers").eq(0, 0),
     Call::at(libc::SYS_recvfrom, "the handshake's later news"),
     Call::at(libc::SYS_sendto, "a log line to syslog").null(4),
     Call::at(libc::SYS_accept4, "the next VMM"),
