@@ -209,6 +209,28 @@ fn file_capabilities_are_kept(share: &Share) {
     assert_eq!(share.getxattr("f", "security.capability"), Err(ENODATA));
 }
 
+// postern-server(1): --attr-timeout; a guest's kernel asks before every first write
+#[apply(promise)]
+fn that_a_file_has_no_capabilities_is_remembered_as_long_as_its_attributes_are(on: Kind) {
+    let net_raw: Vec<u8> = [0x0200_0001_u32, 1 << 13, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    for (timeout, seen) in [("0", true), ("1000", false)] {
+        let share = on.setup().arg("--attr-timeout").arg(timeout).serve();
+        share.create("new", O_RDWR | O_EXCL, 0o644).unwrap();
+        share.host.write("old", b"");
+        assert_eq!(share.getxattr("old", "security.capability"), Err(ENODATA));
+        for name in ["new", "old"] {
+            share.host.setxattr(name, "security.capability", &net_raw);
+            let found = share.getxattr(name, "security.capability");
+            assert_eq!(found != Err(ENODATA), seen, "{name}: {found:?}");
+        }
+        for name in ["new", "old"] {
+            rustix::fs::removexattr(share.host.path(name), "security.capability").unwrap();
+            share.setxattr(name, "security.capability", &net_raw, 0).unwrap();
+            assert_eq!(share.getxattr(name, "security.capability").unwrap(), net_raw, "{name}: the guest's own");
+        }
+    }
+}
+
 // fsetxattr(2): "identical to setxattr(), only the extended attribute is set on the open file referred to by fd"
 #[apply(behaviour)]
 fn an_open_file_without_a_name_has_extended_attributes(share: &Share) {

@@ -1,17 +1,18 @@
 //! The opcodes: one row each, and what a row does. A row takes its arguments, calls the file system and gives an
 //! answer; it writes neither bytes nor errnos.
 
-use postern_ipc::attr::{Attr, Dev, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
-use postern_ipc::name::{FileName, Target, XattrName};
-use postern_ipc::op::Fsx;
+use postern_ipc::attr::{Attr, Dev, Mode, NodeKind, OpenFlags, RenameFlags};
+use postern_ipc::name::Target;
 use postern_ipc::{Errno, Result};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{Immutable, IntoBytes, KnownLayout};
 
 use super::abi::{self, opcode};
-use super::args::{Call, Label};
+use super::args::Call;
+use super::ioctl::ioctl;
 use super::listing::Entries;
-use super::session::{Encode, Filled, Session, run};
+use super::session::{Filled, Session, run};
 use super::wire;
+use super::xattr::{getxattr, listxattr, removexattr, setxattr};
 use crate::content::{Data, Room};
 use crate::fs::{Detail, Entry, Fh, Fs, Handle, NodeId, Object, Seek, Spot, Wait};
 use crate::vhost::Place;
@@ -220,7 +221,9 @@ fn create<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
     let flags = wire::open_flags(&s.settings, args.flags, args.open_flags)?;
     let (mode, umask) = (Mode::new(args.mode), s.umask(args.umask));
     // A label is for a new file only, so that must be known.
-    let exclusive = if s.label(call)?.is_some() { flags | OpenFlags::EXCL } else { flags };
+    let labelled = s.label(call)?.is_some();
+    let exclusive = if labelled { flags | OpenFlags::EXCL } else { flags };
+    let asked = s.incapable.ask();
     match s.fs.create(call.caller()?, call.node(), &name, mode, umask, exclusive) {
         Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => {
             let entry = s.fs.lookup(call.node(), &name)?;
@@ -229,7 +232,12 @@ fn create<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<CreateOut> {
         made => {
             let (entry, handle) = made?;
             match s.labelled(call, &name, entry) {
-                Ok(entry) => Ok(s.created(entry, handle)),
+                Ok(out) => {
+                    if flags.contains(OpenFlags::EXCL) && !labelled {
+                        s.incapable.learn(entry.node, asked);
+                    }
+                    Ok(s.created(out, handle))
+                }
                 Err(errno) => {
                     let _ = s.fs.release(Handle { node: entry.node, fh: handle, object: Object::File });
                     Err(errno)
@@ -342,61 +350,6 @@ fn copy_file_range_64<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi:
     Ok(abi::CopyFileRangeOut { bytes_copied: copy(s, call, u64::MAX)? })
 }
 
-fn setxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
-    let args = s.setxattr_in(call)?;
-    let name = s.xattr_name(call.string()?)?;
-    let mut flags =
-        XattrFlags::from_bits(args.flags).filter(|f| !f.contains(XattrFlags::KILL_SGID)).ok_or(Errno::EINVAL)?;
-    flags.set(XattrFlags::KILL_SGID, args.setxattr_flags.contains(abi::SetxattrFlags::ACL_KILL_SGID));
-    let value = call.bytes(args.size)?;
-    s.fs.setxattr(call.node(), &name, value, flags)
-}
-
-fn getxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<XattrAnswer> {
-    let args: abi::GetxattrIn = call.take()?;
-    let name = s.xattr_name(call.string()?)?;
-    let mut room = room(call, args.size);
-    let length = s.fs.getxattr(call.node(), &name, args.size, &mut room)?;
-    Ok(XattrAnswer::new(args.size, length, &room))
-}
-
-fn listxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<XattrAnswer> {
-    let args: abi::GetxattrIn = call.take()?;
-    s.has_xattr()?;
-    let mut room = room(call, args.size);
-    let length = s.fs.listxattr(call.node(), args.size, &mut room)?;
-    Ok(XattrAnswer::new(args.size, length, &room))
-}
-
-fn removexattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
-    let name = s.xattr_name(call.string()?)?;
-    s.fs.removexattr(call.node(), &name)
-}
-
-/// A length when none was given, else a value that is already in its place.
-pub(super) enum XattrAnswer {
-    Length(abi::GetxattrOut),
-    Value(Filled),
-}
-
-impl XattrAnswer {
-    fn new(size: u32, length: u32, room: &Room<'_>) -> Self {
-        match size {
-            0 => Self::Length(abi::GetxattrOut { size: length, padding: 0 }),
-            _ => Self::Value(Filled(room.filled())),
-        }
-    }
-}
-
-impl Encode for XattrAnswer {
-    fn encode(&self, call: &Call<'_>) -> Result<usize> {
-        match self {
-            Self::Length(length) => length.encode(call),
-            Self::Value(filled) => filled.encode(call),
-        }
-    }
-}
-
 /// By mode and caller, as the guest's kernel does it itself (`default_permissions`); ACLs are its business.
 fn access<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     let args: abi::AccessIn = call.take()?;
@@ -432,66 +385,6 @@ fn readdirplus<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
     entries(s, call, Detail::Entries)
 }
 
-/// `struct fsxattr` of linux/fs.h.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct FsXattr {
-    xflags: u32,
-    extsize: u32,
-    nextents: u32,
-    projid: u32,
-    cowextsize: u32,
-    pad: [u8; 8],
-}
-
-/// The ioctls served, as linux/fs.h numbers them for 64 bits, and for 32 where that differs.
-mod ioctl_nr {
-    pub(super) const GETFLAGS: u32 = 0x8008_6601;
-    pub(super) const SETFLAGS: u32 = 0x4008_6602;
-    pub(super) const GETFLAGS32: u32 = 0x8004_6601;
-    pub(super) const SETFLAGS32: u32 = 0x4004_6602;
-    pub(super) const GETVERSION: u32 = 0x8008_7601;
-    pub(super) const GETVERSION32: u32 = 0x8004_7601;
-    pub(super) const FSGETXATTR: u32 = 0x801c_581f;
-    pub(super) const FSSETXATTR: u32 = 0x401c_5820;
-}
-
-/// The answer to IOCTL: its header is written last, once the data behind it is there.
-fn ioctl<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
-    let args: abi::IoctlIn = call.take()?;
-    if args.flags.contains(abi::IoctlFlags::UNRESTRICTED) {
-        return Err(Errno::ENOTTY);
-    }
-    let object = if args.flags.contains(abi::IoctlFlags::DIR) { Object::Dir } else { Object::File };
-    s.fs.check(call.handle(args.fh, object))?;
-    let input = call.bytes(args.in_size)?;
-    let word = || u32::read_from_prefix(input).map(|(word, _)| word).map_err(|_| Errno::EINVAL);
-    let node = call.node();
-    let mut out = Vec::new();
-    match args.cmd {
-        ioctl_nr::GETFLAGS | ioctl_nr::GETFLAGS32 => out.extend(u64::from(s.fs.get_flags(node)?).to_ne_bytes()),
-        ioctl_nr::GETVERSION | ioctl_nr::GETVERSION32 => out.extend(u64::from(s.fs.get_version(node)?).to_ne_bytes()),
-        ioctl_nr::SETFLAGS | ioctl_nr::SETFLAGS32 => s.fs.set_flags(node, word()?)?,
-        ioctl_nr::FSGETXATTR => {
-            let Fsx { xflags, extsize, nextents, projid, cowextsize } = s.fs.get_fsx(node)?;
-            out.extend(FsXattr { xflags, extsize, nextents, projid, cowextsize, pad: [0; 8] }.as_bytes());
-        }
-        ioctl_nr::FSSETXATTR => {
-            let (asked, _) = FsXattr::read_from_prefix(input).map_err(|_| Errno::EINVAL)?;
-            let FsXattr { xflags, extsize, nextents, projid, cowextsize, .. } = asked;
-            s.fs.set_fsx(node, Fsx { xflags, extsize, nextents, projid, cowextsize })?;
-        }
-        _ => return Err(Errno::ENOTTY),
-    }
-    // A word is answered in as many bytes as are asked for: 4 or 8.
-    out.truncate(usize::try_from(args.out_size).unwrap_or(usize::MAX));
-    let header = abi::IoctlOut::default();
-    let mut room = room(call, u32::MAX);
-    crate::fs::Sink::put(&mut room, header.as_bytes())?;
-    crate::fs::Sink::put(&mut room, &out)?;
-    Ok(Filled(room.filled()))
-}
-
 fn init<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::InitOut> {
     s.init(&call.take()?)
 }
@@ -507,7 +400,7 @@ fn destroy<F: Fs>(s: &Session<F>, _: &mut Call<'_>) -> Result<()> {
 }
 
 impl<F: Fs> Session<F> {
-    fn entry(&self, entry: &Entry) -> abi::EntryOut {
+    pub(super) fn entry(&self, entry: &Entry) -> abi::EntryOut {
         wire::entry_out(&self.settings, entry)
     }
 
@@ -515,50 +408,10 @@ impl<F: Fs> Session<F> {
         let open = abi::OpenOut { fh: handle.0, open_flags: self.settings.cache.file(), backing_id: 0 };
         CreateOut { entry, open }
     }
-
-    fn label<'a>(&self, call: &Call<'a>) -> Result<Option<Label<'a>>> {
-        if self.labels() { call.label() } else { Ok(None) }
-    }
-
-    fn labels(&self) -> bool {
-        self.agreed(abi::InitFlags::SECURITY_CTX)
-    }
-
-    /// Gives a new file its security label, if the guest sent one; a file that cannot have it is not left behind.
-    fn labelled(&self, call: &Call<'_>, name: &FileName, entry: Entry) -> Result<abi::EntryOut> {
-        match self.set_label(call, entry.node) {
-            Ok(()) => Ok(self.entry(&entry)),
-            Err(errno) => {
-                let is_dir = entry.attr.kind() == libc::S_IFDIR;
-                let _ = if is_dir { self.fs.rmdir(call.node(), name) } else { self.fs.unlink(call.node(), name) };
-                self.fs.forget(entry.node, 1);
-                Err(errno)
-            }
-        }
-    }
-
-    /// The same of a node whoever made it. Its name is that of any attribute: one that is an ACL's is no label.
-    fn set_label(&self, call: &Call<'_>, node: NodeId) -> Result<()> {
-        let Some(Label { name, value }) = self.label(call)? else { return Ok(()) };
-        self.fs.setxattr(node, &self.xattr_name(name)?, value, XattrFlags::empty())
-    }
-
-    fn has_xattr(&self) -> Result<()> {
-        if self.settings.xattr { Ok(()) } else { Err(Errno::ENOSYS) }
-    }
-
-    /// A name of the guest. Without `--posix-acl` it cannot reach ACLs, which its kernel would not heed.
-    fn xattr_name(&self, name: &[u8]) -> Result<XattrName> {
-        self.has_xattr()?;
-        if !self.settings.posix_acl && name.starts_with(b"system.posix_acl_") {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        XattrName::new(name)
-    }
 }
 
 /// What follows the header of the answer, up to `size` bytes.
-fn room<'a>(call: &'a Call<'_>, size: u32) -> Room<'a> {
+pub(super) fn room<'a>(call: &'a Call<'_>, size: u32) -> Room<'a> {
     Room::new(call.request, size_of::<abi::OutHeader>(), size)
 }
 

@@ -14,6 +14,7 @@ use super::abi::{
     WriteIn, opcode,
 };
 use super::args::Call;
+use super::incapable::Incapable;
 use super::init::negotiate;
 use super::op::{self, Answered, Pace};
 use super::settings::Settings;
@@ -34,6 +35,7 @@ std::thread_local! {
 pub struct Session<F> {
     pub(super) fs: Arc<F>,
     pub(super) settings: Settings,
+    pub(super) incapable: Incapable,
     agreed: AtomicU64,
     mounted: AtomicBool,
     queues: usize,
@@ -54,7 +56,9 @@ impl<F: Fs> Session<F> {
             bytes.into()
         });
         let queues = usize::from(request_queues).saturating_add(1);
-        Self { fs, settings, agreed: AtomicU64::new(0), mounted: AtomicBool::new(false), queues, config }
+        let incapable = Incapable::new(settings.attr_timeout);
+        let (agreed, mounted) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { fs, settings, incapable, agreed, mounted, queues, config }
     }
 
     pub(super) fn init(&self, asked: &InitIn) -> Result<InitOut> {
