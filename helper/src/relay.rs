@@ -10,6 +10,9 @@ use postern_policy::journal::{self, LINE};
 use rustix::io::read;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+/// Reads that empty a pipe which nobody fills again. pipe(7): it holds 64 KiB
+const WHOLE: usize = 64 * 1024 / LINE;
+
 /// What one helper writes. No more than one line is kept of it, and its rest if it is too long is left out.
 #[derive(Debug)]
 pub(crate) struct Lines {
@@ -51,9 +54,10 @@ impl Lines {
         true
     }
 
-    /// Writes all the rest, once nobody is there to write more.
+    /// Writes all the rest of a helper that is dead. It may have passed its end on to a server that goes on writing: no
+    /// more than was there is waited for.
     pub(crate) fn finish(&mut self) {
-        while self.relay() {}
+        let _ = (0..WHOLE).take_while(|_| self.relay()).count();
         self.end_line();
     }
 
@@ -69,6 +73,7 @@ impl Lines {
 mod tests {
     use super::*;
     use rustix::io::write;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn a_line_is_as_long_as_one_may_be_however_it_comes() {
@@ -83,5 +88,30 @@ mod tests {
         assert_eq!(lines.line, b"z");
         lines.finish();
         assert!(lines.line.is_empty() && !lines.relay());
+    }
+
+    #[test]
+    fn an_end_that_somebody_goes_on_writing_to_is_left() {
+        let mut lines = Lines::new().unwrap();
+        let other = lines.input().try_clone_to_owned().unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _ = write(&other, &[b'x'; LINE]);
+                }
+            });
+            while !lines.relay() {}
+            lines.finish();
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn all_that_a_pipe_holds_is_written() {
+        let mut lines = Lines::new().unwrap();
+        while write(lines.input(), &[b'x'; 64]).is_ok() {}
+        lines.finish();
+        assert!(!lines.relay());
     }
 }

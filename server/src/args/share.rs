@@ -50,16 +50,15 @@ pub struct ShareArgs {
     #[arg(long, value_name = "MAP")]
     pub gid_map: Vec<String>,
     /// User ids of the guest that are others in the share, or are shown as others: `guest:GUEST:HOST:COUNT`,
-    /// `host:HOST:GUEST:COUNT`,
-    /// `squash-guest:GUEST:HOST:COUNT`, `squash-host:HOST:GUEST:COUNT`, `forbid-guest:GUEST:COUNT` or
-    /// `map:GUEST:HOST:COUNT`; may be repeated
+    /// `host:HOST:GUEST:COUNT`, `squash-guest:GUEST:HOST:COUNT`, `squash-host:HOST:GUEST:COUNT`,
+    /// `forbid-guest:GUEST:COUNT` or `map:GUEST:HOST:COUNT`; may be repeated
     #[arg(long, value_name = "RANGE")]
     pub translate_uid: Vec<String>,
     /// The same for groups
     #[arg(long, value_name = "RANGE")]
     pub translate_gid: Vec<String>,
-    /// `userns`: the guest's ids are mapped by a user namespace; `soft`: by the helper, without one; `host`: guest root is
-    /// the host's root
+    /// `userns`: the guest's ids are mapped by a user namespace; `soft`: by the helper, without one; `host`: guest root
+    /// is the host's root
     #[arg(long, value_name = "FORM")]
     pub identity: Option<String>,
     /// Nothing of the share may be changed
