@@ -1,6 +1,6 @@
 //! The server's side of the channels: typed from end to end, and renewed when the helper is replaced.
 //!
-//! Lock order: a [`Link`]'s own lock, then the news. A link has one request under way.
+//! Lock order: a link's own lock, then the news. A link has one request under way.
 //!
 //! Where the threads of a channel run is the kernel's to choose. To keep both on one CPU makes an exchange by itself
 //! half as long, and the work of a guest half as long again: the CPU left alone sleeps deeper when the guest wants it.

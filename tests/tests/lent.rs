@@ -74,7 +74,7 @@ impl Lender {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (uid, gid) = ann();
         let mut command = Command::new("bash");
-        command.args(["-c", &format!("exec 3<&0 </dev/null; {script}"), "bash"]);
+        command.args(["--norc", "-c", &format!("exec 3<&0 </dev/null; {script}"), "bash"]);
         command.args(["setpriv", &format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "env"]);
         command.arg(self.helper()).args(["--by-policy", "--sock-fd", "3"]);
         let log = File::create(self.scratch.path("log")).unwrap();
@@ -197,8 +197,8 @@ fn nothing_else_may_be_said() {
         &["--version"],
     ] {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut command = Command::new("bash");
-        command.args(["-c", r#"exec 3<&0 </dev/null; exec "$@""#, "bash"]).arg(lender.helper()).args(words);
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"exec 3<&0 </dev/null; exec "$@""#, "sh"]).arg(lender.helper()).args(words);
         command.env("LISTEN_FDS", "1").stdin(OwnedFd::from(theirs)).uid(uid.as_raw()).gid(gid.as_raw());
         let output = command.output().unwrap();
         drop(command);

@@ -1,6 +1,6 @@
 //! `postern doctor`: can this host share directories, and if not, what would mend it.
 //!
-//! [`checks`] has a row for each thing that is looked at. Nothing is changed, but the process ends up in namespaces of
+//! `checks` has a row for each thing that is looked at. Nothing is changed, but the process ends up in namespaces of
 //! its own, because only trying tells whether it may have any.
 
 mod checks;

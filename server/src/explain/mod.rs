@@ -1,7 +1,7 @@
 //! `postern explain`: what confines each process of a share with these options, and what the other side could do to it.
 //!
 //! The share is started for real, with a socket of its own instead of the VMM's. Each process says what it has put in
-//! force ([`account`]), the kernel says the rest ([`seen`]), and the share ends.
+//! force (`account`), the kernel says the rest (`seen`), and the share ends.
 
 mod deeds;
 mod seen;
