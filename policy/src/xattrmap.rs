@@ -124,7 +124,7 @@ type Parsed<T> = std::result::Result<T, BadXattrMap>;
 impl FromStr for XattrMap {
     type Err = BadXattrMap;
 
-    /// [`GUEST`], or rules with any white space around each.
+    /// `guest`, or rules with any white space around each.
     fn from_str(text: &str) -> Parsed<Self> {
         if text == GUEST {
             return Ok(Self::guest());

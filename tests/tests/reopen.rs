@@ -1,4 +1,4 @@
-//! What was closed a moment ago is opened again as if it were opened for the first time, only faster.
+//! What is open, or was a moment ago, is opened again as if it were opened for the first time, only faster.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -47,7 +47,17 @@ fn opens_without_the_helper(on: Kind) {
     for _ in 0..20 {
         assert_eq!((share.get("d/f").unwrap(), share.list("d").unwrap()), (b"hello".to_vec(), vec!["f".into()]));
     }
+    let (first, dir) = (share.open("d/f", O_RDONLY).unwrap(), share.opendir("d").unwrap());
+    let second = share.open("d/f", O_RDONLY).unwrap();
     assert_eq!(hops(&socket), before);
+    share.release(&first).unwrap();
+    assert_eq!(share.read(&second, 1, 9).unwrap(), b"ello");
+    let other = share.opendir("d").unwrap();
+    assert!(hops(&socket) > before, "each who reads a directory has a place in it");
+    for dir in [dir, other] {
+        assert_eq!(share.entries(&dir).unwrap().iter().filter(|entry| entry.name == "f").count(), 1);
+    }
+    let before = hops(&socket);
     let file = share.open("d/f", O_WRONLY).unwrap();
     share.write(&file, 0, b"other").unwrap();
     assert!(hops(&socket) > before);

@@ -1,5 +1,5 @@
 //! What the mapped security models make of attributes: the guest's owner, mode and device numbers are kept beside those
-//! of the host's inodes, which stay the helper's own. [`xattr`] and [`file`] are the two places to keep them.
+//! of the host's inodes, which stay the helper's own. `xattr` and `file` are the two places to keep them.
 //!
 //! What is kept may have been written by anybody on the host. It says nothing that the host's inode contradicts: only a
 //! regular file may stand for a symbolic link, a pipe, a socket or a device, and none of them is ever opened as one.

@@ -116,11 +116,11 @@ impl Files {
     }
 
     /// A handle for it.
-    pub fn insert(&self, file: OpenFile) -> Fh {
+    pub fn insert(&self, file: Arc<OpenFile>) -> Fh {
         self.held.add(1);
         self.with(|(open, last)| {
             *last = last.wrapping_add(1);
-            open.insert(Fh(*last), Arc::new(file));
+            open.insert(Fh(*last), file);
             Fh(*last)
         })
     }
@@ -166,8 +166,9 @@ impl Files {
 mod tests {
     use super::*;
 
-    fn null() -> OpenFile {
-        OpenFile::new(std::fs::File::open("/dev/null").unwrap().into(), NodeId(1), Object::File, false, OpenFlags::READ)
+    fn null() -> Arc<OpenFile> {
+        let null = std::fs::File::open("/dev/null").unwrap().into();
+        Arc::new(OpenFile::new(null, NodeId(1), Object::File, false, OpenFlags::READ))
     }
 
     #[test]

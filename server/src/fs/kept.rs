@@ -1,11 +1,13 @@
-//! What was open a moment ago, and may be asked for again: compilers open the same headers, shells the same programs.
+//! What is open, or was a moment ago, and may be asked for again: compilers open the same headers, programs the same
+//! libraries.
 //!
-//! To open is to ask the helper, so what the guest closes is kept for a while. It is given again only for what opening
-//! anew would give: the file has not changed since before it was opened (its ctime, which also tells of new owners,
-//! modes and names), and its file system asks nobody else when a file is opened.
+//! To open is to ask the helper, so what was opened for reading is kept for a while, and is the same open file for all
+//! who open it; a directory, in which each has a place of his own, for one at a time. It is given again only for what
+//! opening anew would give: the file has not changed since before it was opened (its ctime, which also tells of new
+//! owners, modes and names), and its file system asks nobody else when a file is opened.
 
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
@@ -30,31 +32,27 @@ const LOCAL: [u32; 7] = [
 
 /// When a file had last changed before it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Unchanged {
-    since: Time,
-    /// Its file system is known to be one of [`LOCAL`].
-    local: bool,
-}
+pub struct Unchanged(Time);
 
 impl Unchanged {
     /// As `attr` says, asked before the file is opened; `None` if it may have changed again in the same tick.
     pub fn since(attr: &Attr) -> Option<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
         let then = Duration::new(u64::try_from(attr.ctime.sec).ok()?, attr.ctime.nsec);
-        (now.checked_sub(then)? > TICK).then_some(Self { since: attr.ctime, local: false })
+        (now.checked_sub(then)? > TICK).then_some(Self(attr.ctime))
     }
 }
 
-/// Files nobody has open, the oldest of which makes room for the next.
+/// Files that were opened for reading and nothing else, the oldest of which makes room for the next.
 #[derive(Debug)]
 pub struct Kept {
-    idle: Mutex<Idle>,
+    files: Mutex<Slots>,
     most: usize,
 }
 
 #[derive(Debug, Default)]
-struct Idle {
-    slots: Vec<Option<OpenFile>>,
+struct Slots {
+    slots: Vec<Option<Arc<OpenFile>>>,
     /// The oldest one.
     next: usize,
     by_node: HashMap<(NodeId, Object), usize>,
@@ -63,52 +61,50 @@ struct Idle {
 impl Kept {
     /// None yet, at most `most`.
     pub fn new(most: usize) -> Self {
-        Self { idle: Mutex::default(), most }
+        Self { files: Mutex::default(), most }
     }
 
-    /// What was opened for reading, if its file has not changed since before that.
-    pub fn take(&self, node: NodeId, object: Object) -> Option<OpenFile> {
-        let file = self.lock().take((node, object))?;
-        let now = Attr::of(&file).ok()?.ctime;
-        file.unchanged.is_some_and(|unchanged| unchanged.since == now).then_some(file)
+    /// What was opened, if its file has not changed since before that. A directory that is open is somebody else's.
+    pub fn get(&self, node: NodeId, object: Object) -> Option<Arc<OpenFile>> {
+        let file = self.lock().get((node, object))?;
+        let now = Attr::of(&*file).ok()?.ctime;
+        (file.unchanged == Some(Unchanged(now))).then_some(file)
     }
 
-    /// Keeps a file, if it was opened for reading and nothing else after it was last seen to be unchanged.
-    pub fn put(&self, mut file: OpenFile) {
-        let Some(unchanged) = &mut file.unchanged else { return };
-        unchanged.local = unchanged.local || is_local(&file.descriptor);
-        if !unchanged.local || self.most == 0 {
+    /// Keeps a file that was opened for reading and nothing else after it was last seen to be unchanged.
+    pub fn put(&self, file: &Arc<OpenFile>) {
+        if file.unchanged.is_none() || self.most == 0 || !is_local(&file.descriptor) {
             return;
         }
         let of = (file.node, file.object);
-        let mut idle = self.lock();
-        let before = idle.take(of);
-        let at = idle.next;
-        let oldest = match idle.slots.get_mut(at) {
-            Some(slot) => slot.replace(file),
+        let mut files = self.lock();
+        let before = files.take(of);
+        let at = files.next;
+        let oldest = match files.slots.get_mut(at) {
+            Some(slot) => slot.replace(Arc::clone(file)),
             None => {
-                idle.slots.push(Some(file));
+                files.slots.push(Some(Arc::clone(file)));
                 None
             }
         };
         if let Some(oldest) = &oldest {
-            idle.by_node.remove(&(oldest.node, oldest.object));
+            files.by_node.remove(&(oldest.node, oldest.object));
         }
-        idle.by_node.insert(of, at);
-        idle.next = if at.saturating_add(1) < self.most { at.saturating_add(1) } else { 0 };
-        drop(idle);
+        files.by_node.insert(of, at);
+        files.next = if at.saturating_add(1) < self.most { at.saturating_add(1) } else { 0 };
+        drop(files);
         drop((before, oldest));
     }
 
     /// The guest has no use for the node any more, or its last name went: what is held holds its disk space.
     pub fn forget(&self, node: NodeId) {
-        let mut idle = self.lock();
-        let gone = if idle.by_node.is_empty() {
+        let mut files = self.lock();
+        let gone = if files.by_node.is_empty() {
             [None, None]
         } else {
-            [Object::File, Object::Dir].map(|object| idle.take((node, object)))
+            [Object::File, Object::Dir].map(|object| files.take((node, object)))
         };
-        drop(idle);
+        drop(files);
         drop(gone);
     }
 
@@ -118,13 +114,18 @@ impl Kept {
         drop(gone);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Idle {
-    fn take(&mut self, of: (NodeId, Object)) -> Option<OpenFile> {
+impl Slots {
+    fn get(&self, of: (NodeId, Object)) -> Option<Arc<OpenFile>> {
+        let file = self.slots.get(*self.by_node.get(&of)?)?.as_ref()?;
+        (file.object == Object::File || Arc::strong_count(file) == 1).then(|| Arc::clone(file))
+    }
+
+    fn take(&mut self, of: (NodeId, Object)) -> Option<Arc<OpenFile>> {
         let at = self.by_node.remove(&of)?;
         self.slots.get_mut(at)?.take()
     }
@@ -143,11 +144,12 @@ mod tests {
 
     const FILE: Object = Object::File;
 
-    fn open(node: u64, path: &Path) -> OpenFile {
+    fn open(node: u64, path: &Path) -> Arc<OpenFile> {
         let file = std::os::fd::OwnedFd::from(std::fs::File::open(path).unwrap());
-        let since = Attr::of(&file).unwrap().ctime;
-        let file = OpenFile::new(file, NodeId(node), FILE, false, OpenFlags::READ);
-        file.unchanged(Some(Unchanged { since, local: false }))
+        let attr = Attr::of(&file).unwrap();
+        let object = if attr.kind() == libc::S_IFDIR { Object::Dir } else { FILE };
+        let file = OpenFile::new(file, NodeId(node), object, false, OpenFlags::READ);
+        Arc::new(file.unchanged(Some(Unchanged(attr.ctime))))
     }
 
     fn file() -> tempfile::NamedTempFile {
@@ -155,21 +157,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_given_once() {
+    fn a_file_is_given_to_all_who_open_it() {
         let (kept, file) = (Kept::new(4), file());
-        kept.put(open(2, file.path()));
-        assert!(kept.take(NodeId(3), FILE).is_none() && kept.take(NodeId(2), Object::Dir).is_none());
-        assert!(kept.take(NodeId(2), FILE).is_some());
-        assert!(kept.take(NodeId(2), FILE).is_none());
+        kept.put(&open(2, file.path()));
+        assert!(kept.get(NodeId(3), FILE).is_none() && kept.get(NodeId(2), Object::Dir).is_none());
+        let files = [(); 2].map(|()| kept.get(NodeId(2), FILE).unwrap());
+        kept.forget(NodeId(2));
+        assert!(Arc::ptr_eq(&files[0], &files[1]) && kept.get(NodeId(2), FILE).is_none());
+    }
+
+    #[test]
+    fn a_directory_is_given_to_one_at_a_time() {
+        let (kept, dir) = (Kept::new(4), tempfile::TempDir::new().unwrap());
+        let opened = open(2, dir.path());
+        kept.put(&opened);
+        assert!(kept.get(NodeId(2), Object::Dir).is_none());
+        drop(opened);
+        let again = kept.get(NodeId(2), Object::Dir);
+        assert!(again.is_some() && kept.get(NodeId(2), Object::Dir).is_none());
     }
 
     #[test]
     fn what_has_changed_is_not_given() {
         let (kept, file) = (Kept::new(4), file());
-        kept.put(open(2, file.path()));
+        kept.put(&open(2, file.path()));
         std::thread::sleep(TICK);
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(kept.take(NodeId(2), FILE).is_none());
+        assert!(kept.get(NodeId(2), FILE).is_none());
     }
 
     #[test]
@@ -187,7 +201,7 @@ mod tests {
     #[test]
     fn only_files_of_local_file_systems_are_kept() {
         let kept = Kept::new(4);
-        kept.put(open(2, Path::new("/proc/self/status")));
+        kept.put(&open(2, Path::new("/proc/self/status")));
         assert!(kept.lock().slots.is_empty());
     }
 
@@ -195,25 +209,24 @@ mod tests {
     fn the_oldest_makes_room_and_no_more_are_kept_than_said() {
         let (kept, file) = (Kept::new(3), file());
         for node in 1..=100 {
-            kept.put(open(node, file.path()));
+            kept.put(&open(node, file.path()));
             if node % 7 == 0 {
                 kept.forget(NodeId(node - 1));
             }
         }
-        let held: Vec<_> = (1..=100).filter(|&node| kept.take(NodeId(node), FILE).is_some()).collect();
+        let held: Vec<_> = (1..=100).filter(|&node| kept.get(NodeId(node), FILE).is_some()).collect();
         assert_eq!(held, [98, 99, 100]);
-        assert!(kept.lock().by_node.is_empty());
-        assert_eq!(kept.lock().slots.len(), 3);
+        let files = kept.lock();
+        assert_eq!((files.by_node.len(), files.slots.len()), (3, 3));
     }
 
     #[test]
     fn what_is_put_twice_is_kept_once() {
         let (kept, file) = (Kept::new(3), file());
         for _ in 0..2 {
-            kept.put(open(1, file.path()));
+            kept.put(&open(1, file.path()));
         }
-        assert!(kept.take(NodeId(1), FILE).is_some());
-        assert!(kept.take(NodeId(1), FILE).is_none());
-        assert!(kept.lock().slots.iter().all(Option::is_none));
+        assert!(kept.get(NodeId(1), FILE).is_some());
+        assert!(kept.lock().slots.iter().flatten().count() == 1);
     }
 }

@@ -195,7 +195,7 @@ impl Fs for Tree {
         let pin = self.pin(node)?;
         let file = ask(pin.as_fd())?;
         let setid = flags.contains(OpenFlags::WRITE) && self.walk.attr(pin.as_fd())?.has_setid();
-        Ok(self.keep(OpenFile::new(file, node, Object::File, setid, flags)))
+        Ok(self.keep(OpenFile::new(file, node, Object::File, setid, flags).into()))
     }
 
     fn create(
@@ -212,7 +212,7 @@ impl Fs for Tree {
         let op = op::Create { name: *name, mode, umask, flags };
         let (attr, file) = self.create_in(caller, parent, &op, |attr, [file], _| (attr, file))?;
         let entry = self.entry(parent, name, attr)?;
-        Ok((entry, self.keep(OpenFile::new(file, entry.node, Object::File, attr.has_setid(), flags))))
+        Ok((entry, self.keep(OpenFile::new(file, entry.node, Object::File, attr.has_setid(), flags).into())))
     }
 
     fn tmpfile(
@@ -229,20 +229,15 @@ impl Fs for Tree {
         let (attr, pin, file) = self.create_in(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
         let shown = self.shown(attr)?;
         let entry = Entry { node: self.nodes.nameless(&attr, pin)?, attr: shown };
-        Ok((entry, self.keep(OpenFile::new(file, entry.node, Object::File, attr.has_setid(), flags))))
+        Ok((entry, self.keep(OpenFile::new(file, entry.node, Object::File, attr.has_setid(), flags).into())))
     }
 
     fn release(&self, handle: Handle) -> Result<()> {
-        let file = self.close(handle)?;
-        if self.nodes.dev(file.node).is_ok()
-            && let Some(file) = Arc::into_inner(file)
-        {
-            self.kept.put(file);
-        }
-        Ok(())
+        self.close(handle).map(drop)
     }
 
     fn give(&self, handle: Handle) -> Result<OwnedFd> {
+        self.kept.forget(handle.node);
         let file = self.close(handle)?;
         Arc::into_inner(file).map(OwnedFd::from).ok_or(Errno::EBUSY)
     }

@@ -275,16 +275,21 @@ impl Tree {
 
     /// Opens what may have been open before, for reading and nothing else.
     fn reopen(&self, node: NodeId, object: Object, ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>) -> Result<Fh> {
-        if let Some(file) = self.kept.take(node, object) {
+        if let Some(file) = self.kept.get(node, object) {
             return Ok(self.keep(file));
         }
         let pin = self.pin(node)?;
         let unchanged = if self.walk.finds() { Unchanged::since(&self.walk.attr(pin.as_fd())?) } else { None };
         let file = ask(pin.as_fd())?;
-        Ok(self.keep(OpenFile::new(file, node, object, false, OpenFlags::READ).unchanged(unchanged)))
+        let file = Arc::new(OpenFile::new(file, node, object, false, OpenFlags::READ).unchanged(unchanged));
+        self.kept.put(&file);
+        if self.nodes.dev(node).is_err() {
+            self.kept.forget(node);
+        }
+        Ok(self.keep(file))
     }
 
-    fn keep(&self, file: OpenFile) -> Fh {
+    fn keep(&self, file: Arc<OpenFile>) -> Fh {
         self.nodes.opened(file.node);
         self.files.insert(file)
     }
