@@ -20,7 +20,8 @@ on one operation, µs, or in a real guest on the whole work, s. All data is in t
 
 `floor` is an empty server with an empty helper: they answer the same requests with made-up answers, without a file \
 system; what a request needs of the helper crosses a Unix socket with a descriptor, and file data is copied once. \
-`to floor` is postern's time to that. `aim` says \"yes\" where the ratio is reached, \"floor\" where postern is within 15 % of the floor instead.
+`to floor` is postern's time to that. `aim` says \"yes\" where the ratio is reached, \"floor\" where postern is within \
+15 % of the floor instead.
 ";
 
 /// The machine.

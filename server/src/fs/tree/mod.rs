@@ -93,11 +93,11 @@ pub struct Limits {
 
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
-/// Most closed files kept, if there are descriptors for so many.
+/// Most files kept open for whoever opens them next, if there are descriptors for so many.
 const KEPT: usize = 512;
 
 impl Tree {
-    /// Of a share. An eighth of the descriptors is for locks, a few for closed files, half of the rest for nodes, and
+    /// Of a share. An eighth of the descriptors is for locks, a few for files kept open, half of the rest for nodes, and
     /// as many open files as leave each of them its node's descriptor too. Where users act alone, nodes of theirs have
     /// as many again, and the open ones of those.
     ///
