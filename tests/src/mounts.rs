@@ -1,5 +1,6 @@
 //! A world of mounts that ends with the test: of this thread and of the processes that it starts.
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
@@ -34,6 +35,17 @@ pub fn processes(at: &Path) {
 /// Those of mount(2); ENODEV if there is none.
 pub fn kernels(kind: &str, at: &Path) -> rustix::io::Result<()> {
     mount(kind, at, kind, MountFlags::empty(), None)
+}
+
+/// A directory in which each name is waited for until somebody mounts what it stands for, which nobody does.
+/// Linux: Documentation/filesystems/autofs.rst
+pub fn automatic(at: &Path) {
+    let (asked, asks) = rustix::pipe::pipe().expect("a pipe");
+    let options = format!("fd={},pgrp=1,minproto=5,maxproto=5,indirect", asks.as_raw_fd());
+    let options = std::ffi::CString::new(options).expect("no NUL");
+    mount("autofs", at, "autofs", MountFlags::empty(), options.as_c_str()).expect("autofs");
+    // Questions are lost as soon as nobody could read them: both ends are held as long as this process lives.
+    std::mem::forget((asked, asks));
 }
 
 /// Layers on top of each other, as mount(8) is told of them.

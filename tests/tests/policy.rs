@@ -2,18 +2,20 @@
 
 use std::fs::{self, File};
 use std::ops::Deref;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use postern_tests::kind::bin_dir;
 use postern_tests::pair::{CONFINED, NO_NAMESPACES, PASS, Pair, assert_works, mount};
 use postern_tests::prelude::*;
 use postern_tests::share::Scratch;
 use postern_tests::systemd::{INSTANCE, Systemd, host_with};
-use postern_tests::twin::ends;
+use postern_tests::twin::{children, ends};
 
 /// A host where ordinary users make no user namespaces; one where they do.
 const HARDENED: (&[&str], &str) = (&NO_NAMESPACES, CONFINED);
@@ -37,7 +39,7 @@ impl Given {
         let host = Host::new(scratch.path("share"), on);
         let systemd = Systemd::start(&scratch.path(""), instance);
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let server = server(on, (under, script), &scratch, &systemd, words, theirs.into()).spawn().unwrap();
+        let server = server(on, (under, script), &scratch, &systemd.socket, words, theirs.into()).spawn().unwrap();
         let helper = systemd.instance();
         Self { pair: Pair { guest: Some(mount(ours)), host, server, helper, scratch }, _systemd: systemd }
     }
@@ -52,13 +54,13 @@ fn server(
     on: Kind,
     (under, script): (&[&str], &str),
     scratch: &Scratch,
-    systemd: &Systemd,
+    socket: &Path,
     words: &[&str],
     vmm: std::os::fd::OwnedFd,
 ) -> Command {
     let mut command = Command::new(under[0]);
     command.args(&under[1..]).arg(script).arg(bin_dir().join("postern-server")).arg("virtiofs").arg("--helper-socket");
-    command.arg(&systemd.socket).arg("--shared-dir").arg(scratch.path("share")).args(["--fd=4", "--xattr"]).args(words);
+    command.arg(socket).arg("--shared-dir").arg(scratch.path("share")).args(["--fd=4", "--xattr"]).args(words);
     let log = File::options().create(true).append(true).open(scratch.path("log")).unwrap();
     let (uid, gid) = on.starter();
     command.uid(uid.as_raw()).gid(gid.as_raw()).stdout(vmm).stderr(log);
@@ -81,6 +83,41 @@ fn a_user_of_a_hardened_host_shares_with_all_his_ids() {
     assert!(share.scratch.log().contains("the helper looks up every name (slower)"), "{}", share.scratch.log());
     assert_works(&share, &share.host);
     assert_eq!(share.host.path("home").metadata().unwrap().uid(), Kind::User.starter().0.as_raw());
+}
+
+// systemd-socket-activate(1): "--accept  Launch an instance of the service program for each connection"
+#[test]
+fn systemds_own_activation_starts_an_instance_for_each_who_connects() {
+    host_with(None);
+    let on = Kind::User;
+    let shares = [(); 2].map(|()| place(on));
+    let socket = shares[0].path("helper.socket");
+    let mut systemd = Command::new("systemd-socket-activate");
+    systemd.arg("--accept").arg(format!("--listen={}", socket.display()));
+    systemd
+        .arg(bin_dir().join("postern-helper"))
+        .arg("--by-policy")
+        .stderr(File::create(shares[0].path("said")).unwrap());
+    let mut systemd = systemd.spawn().expect("systemd-socket-activate");
+    while fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).is_err() {
+        assert!(systemd.try_wait().unwrap().is_none(), "it does not listen");
+        sleep(Duration::from_millis(1));
+    }
+    let serve = |scratch: &Scratch| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let child = server(on, HARDENED, scratch, &socket, &[], theirs.into()).spawn().unwrap();
+        (mount(ours), child)
+    };
+    let served = [&shares[0], &shares[1]].map(serve);
+    assert_eq!(children(systemd.id()).len(), 2);
+    for ((guest, mut server), scratch) in served.into_iter().zip(&shares) {
+        assert_works(&guest, &Host::new(scratch.path("share"), on));
+        drop(guest);
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+    systemd.kill().unwrap();
+    systemd.wait().unwrap();
 }
 
 // postern(1): doctor: "what would mend it is said behind"

@@ -3,12 +3,14 @@
 use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use postern_ipc::attr::{Mode, OpenFlags};
 use postern_ipc::id::Caller;
 use postern_ipc::name::FileName;
 use postern_ipc::op::{Mkdir, Open, Stat};
-use postern_server::fuse::abi::AttrFlags;
+use postern_server::fuse::abi::{AttrFlags, EntryOut};
+use postern_tests::fuse::Request;
 use postern_tests::mounts;
 use postern_tests::prelude::*;
 use postern_tests::twin::{Twin, children};
@@ -318,4 +320,26 @@ fn what_is_on_an_overlay_is_the_shares_and_what_is_below_it_is_not(on: Kind) {
     twin.channel.send(&[&frame, b""], &[lower.as_fd()]).unwrap();
     mounts::detach_all(&twin.host.path(""));
     twin.assert_ended();
+}
+
+// autofs(5): who looks a name up waits until it is mounted
+#[apply(promise)]
+fn a_name_that_nobody_mounts_keeps_only_its_own_queue_waiting(on: Kind) {
+    mounts::alone();
+    let plant = |host: &Host| {
+        host.mkdir("automatic");
+        mounts::automatic(&host.path("automatic"));
+    };
+    let share = on.setup().queues(2).plant(plant).serve();
+    assert_eq!(share.list("automatic").unwrap(), [""; 0]);
+    let automatic = share.lookup("automatic").unwrap().nodeid;
+    let lookup = Request::new(opcode::LOOKUP, automatic).name(b"name").room::<EntryOut>();
+    let waiting = share.send(&lookup);
+    let other = share.on_queue(1);
+    for round in 0..100 {
+        let name = format!("f{round}");
+        other.put(name.as_str(), b"x").unwrap();
+        assert_eq!(other.get(name.as_str()).unwrap(), b"x");
+    }
+    assert!(share.fuse().recv_any(waiting, Duration::from_millis(100)).is_none(), "it does not wait");
 }
