@@ -19,11 +19,11 @@ mod writeout;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use postern_ipc::Result;
 use postern_ipc::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Target, XattrName};
 use postern_ipc::op::Fsx;
+use postern_ipc::{Errno, Result};
 
 pub use devices::Multidevs;
 pub use flags::open_flags;
@@ -318,4 +318,15 @@ pub trait Fs: Send + Sync {
     fn set_fsx(&self, node: NodeId, fsx: Fsx) -> Result<()>;
     /// linux/fs.h: FS_IOC_GETVERSION
     fn get_version(&self, node: NodeId) -> Result<u32>;
+}
+
+/// An attribute's name as a guest says it. Without `--posix-acl` it cannot reach ACLs, which its kernel would not heed.
+///
+/// # Errors
+/// EOPNOTSUPP for those, and those of [`XattrName::new`].
+pub fn xattr_name(name: &[u8], posix_acl: bool) -> Result<XattrName> {
+    if !posix_acl && name.starts_with(b"system.posix_acl_") {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    XattrName::new(name)
 }

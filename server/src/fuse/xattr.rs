@@ -10,7 +10,7 @@ use super::incapable::CAPABILITY;
 use super::op::room;
 use super::session::{Encode, Filled, Session};
 use crate::content::Room;
-use crate::fs::{Entry, Fs, NodeId};
+use crate::fs::{Entry, Fs, NodeId, xattr_name};
 
 pub(super) fn setxattr<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     let args = s.setxattr_in(call)?;
@@ -116,12 +116,8 @@ impl<F: Fs> Session<F> {
         if self.settings.xattr { Ok(()) } else { Err(Errno::ENOSYS) }
     }
 
-    /// A name of the guest. Without `--posix-acl` it cannot reach ACLs, which its kernel would not heed.
     fn xattr_name(&self, name: &[u8]) -> Result<XattrName> {
         self.has_xattr()?;
-        if !self.settings.posix_acl && name.starts_with(b"system.posix_acl_") {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        XattrName::new(name)
+        xattr_name(name, self.settings.posix_acl)
     }
 }

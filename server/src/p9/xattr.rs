@@ -11,7 +11,7 @@ use super::carrier::{Buffer, Carrier};
 use super::fid::{Fid, NewValue, Role, Value};
 use super::message::{Rxattrcreate, Rxattrwalk, Txattrcreate, Txattrwalk};
 use super::session::{Call, Session};
-use crate::fs::Fs;
+use crate::fs::{Fs, xattr_name};
 
 /// The new fid holds the value, or with an empty name the list of names, as it was at this moment.
 pub(super) fn xattrwalk<F: Fs>(s: &Session<F>, _: &mut Call<'_>, t: Txattrwalk<'_>) -> Result<Rxattrwalk> {
@@ -79,12 +79,8 @@ impl<F: Fs> Session<F> {
         if self.settings.xattr { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
     }
 
-    /// A name of the guest. Without `--posix-acl` it cannot reach ACLs, which its kernel would not heed.
     fn xattr_name(&self, name: &[u8]) -> Result<XattrName> {
         self.has_xattr()?;
-        if !self.settings.posix_acl && name.starts_with(b"system.posix_acl_") {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        XattrName::new(name)
+        xattr_name(name, self.settings.posix_acl)
     }
 }
