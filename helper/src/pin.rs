@@ -130,6 +130,12 @@ pub(crate) fn openable(kind: u32) -> Result<()> {
     }
 }
 
+impl From<Pin> for OwnedFd {
+    fn from(pin: Pin) -> Self {
+        pin.fd
+    }
+}
+
 impl AsFd for Pin {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -156,7 +156,9 @@ fn create_makes_a_file_of_its_callers_and_opens_it() {
     let sut = Sut::new(dir.path(), &[]);
     let made = sut.ask(user(1000), create("f", RW), &[&sut.root]).unwrap();
     assert_eq!((made.reply.uid.0, made.reply.gid.0, made.reply.mode), (1000, 1000, 0o100_644));
-    std::fs::File::from(made.gives.into_iter().next().unwrap()).write_all_at(b"text", 0).unwrap();
+    let [node, file] = <[OwnedFd; 2]>::try_from(made.gives).unwrap();
+    std::fs::File::from(file).write_all_at(b"text", 0).unwrap();
+    assert_eq!(sut.ask(ROOT, Stat {}, &[&node]).unwrap().reply.size, 4, "the first of the two is the node");
     assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"text");
     assert_eq!(errno(sut.ask(user(1000), create("f", RW | OpenFlags::EXCL), &[&sut.root])), Errno::EEXIST);
     let again = sut.ask(user(1001), create("f", RW), &[&sut.root]).unwrap();

@@ -138,7 +138,7 @@ ops! {
         /// Bits the new file must not have, unless a default ACL decides. umask(2)
         umask: Mode,
         flags: OpenFlags,
-    } -> Attr, [file], once;
+    } -> Attr, [node, file], once;
 
     /// Make a file without a name and open it. EOPNOTSUPP where the file system cannot. open(2): O_TMPFILE
     8 TmpFile [dir] { mode: Mode, umask: Mode, flags: OpenFlags } -> Attr, [node, file], once;

@@ -53,8 +53,10 @@ fn a_server_that_keeps_the_protocol_is_served(on: Kind) {
     let dir = twin.pin("d");
     let (attr, given, _) = twin.ask_as(user(1000), &create("f", 0o644), &[dir.as_fd()], b"").unwrap();
     let attr = twin.shown.attr(attr);
-    assert_eq!((attr.uid, attr.gid, given.len()), (GuestUid(1000), GuestGid(1000), 1));
-    std::io::Write::write_all(&mut HostFile::from(given.into_iter().next().unwrap()), b"hello").unwrap();
+    assert_eq!((attr.uid, attr.gid), (GuestUid(1000), GuestGid(1000)));
+    let [node, file] = <[OwnedFd; 2]>::try_from(given).unwrap();
+    std::io::Write::write_all(&mut HostFile::from(file), b"hello").unwrap();
+    assert_eq!(twin.ask(&Stat {}, &[node.as_fd()]).unwrap().0.size, 5);
     assert_eq!((twin.host.read("d/f"), twin.host.stat("d/f").owner), (b"hello".to_vec(), ids(1000, 1000)));
     twin.assert_contained();
 }

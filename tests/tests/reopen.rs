@@ -4,7 +4,6 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use postern_tests::kind::bin_dir;
 use postern_tests::prelude::*;
 
 /// Longer than the kernel's clock for files stands still: what was changed before differs from what is changed next.
@@ -16,52 +15,6 @@ fn a_moment_later() {
 fn read_once(share: &Share, path: &str) {
     a_moment_later();
     share.get(path).unwrap();
-}
-
-/// How often the helper was asked.
-fn hops(socket: &Path) -> u64 {
-    let output = std::process::Command::new(bin_dir().join("postern")).arg("stat").arg(socket).arg("--once").output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    let count = text.split_once("the helper was asked ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-    count.unwrap_or_else(|| panic!("{text}"))
-}
-
-// postern-server(1): stat; what has not changed is opened without the helper, by whoever opens it
-#[test]
-fn what_is_opened_once_more_is_not_asked_for() {
-    for on in [Kind::Root, Kind::User] {
-        opens_without_the_helper(on);
-    }
-}
-
-fn opens_without_the_helper(on: Kind) {
-    let dir = tempfile::TempDir::new_in("/var/tmp").unwrap();
-    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let socket = dir.path().join("stat");
-    let share = on.setup().arg(&format!("--stats-socket={}", socket.display())).serve();
-    share.host.mkdir("d");
-    share.host.write("d/f", b"hello");
-    read_once(&share, "d/f");
-    share.list("d").unwrap();
-    let before = hops(&socket);
-    for _ in 0..20 {
-        assert_eq!((share.get("d/f").unwrap(), share.list("d").unwrap()), (b"hello".to_vec(), vec!["f".into()]));
-    }
-    let (first, dir) = (share.open("d/f", O_RDONLY).unwrap(), share.opendir("d").unwrap());
-    let second = share.open("d/f", O_RDONLY).unwrap();
-    assert_eq!(hops(&socket), before);
-    share.release(&first).unwrap();
-    assert_eq!(share.read(&second, 1, 9).unwrap(), b"ello");
-    let other = share.opendir("d").unwrap();
-    assert!(hops(&socket) > before, "each who reads a directory has a place in it");
-    for dir in [dir, other] {
-        assert_eq!(share.entries(&dir).unwrap().iter().filter(|entry| entry.name == "f").count(), 1);
-    }
-    let before = hops(&socket);
-    let file = share.open("d/f", O_WRONLY).unwrap();
-    share.write(&file, 0, b"other").unwrap();
-    assert!(hops(&socket) > before);
-    assert_eq!(share.get("d/f").unwrap(), b"other");
 }
 
 // open(2): "EACCES  The requested access to the file is not allowed"

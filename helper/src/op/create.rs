@@ -30,7 +30,8 @@ fn bits(mode: Mode) -> rustix::fs::Mode {
 impl Serve for Create {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[
-        &[share::CREATE, share::BLOCKING, share::PIN_NAME, share::WRITE, share::READ, share::WAIT, share::STAT],
+        &[share::CREATE, share::BLOCKING, share::PIN_NAME, share::PIN_AGAIN],
+        &[share::WRITE, share::READ, share::WAIT, share::STAT],
         caller::CALLS,
         keep::CALLS,
     ];
@@ -49,14 +50,15 @@ impl Serve for Create {
                 made => {
                     let file = made?;
                     birth.keep(share, &file, &dir, &self.name)?;
-                    return Ok((share.attr_at(&file, &dir, &self.name)?, [file], vec![]));
+                    let node = share.pin_again(&file)?;
+                    return Ok((share.attr_at(&node, &dir, &self.name)?, [node, file], vec![]));
                 }
             }
             match open_existing(&self, &dir, share) {
                 Err(Errno::ENOENT) => {}
                 opened => {
-                    let file = opened?;
-                    return Ok((share.attr_at(&file, &dir, &self.name)?, [file], vec![]));
+                    let (node, file) = opened?;
+                    return Ok((share.attr_at(&node, &dir, &self.name)?, [node, file], vec![]));
                 }
             }
         }
@@ -65,12 +67,13 @@ impl Serve for Create {
 }
 
 /// What is there is judged by O_PATH before it is opened: a pipe or a device never is.
-fn open_existing(op: &Create, dir: &Pin, share: &Share) -> Result<OwnedFd> {
+fn open_existing(op: &Create, dir: &Pin, share: &Share) -> Result<(OwnedFd, OwnedFd)> {
     let node = Pin::prove(share.pin_name(dir, &op.name)?, share).map_err(|why| match why {
         Disbelief::Errno(errno) => errno,
         Disbelief::Malformed(_) => Errno::EXDEV,
     })?;
-    open::file(&node, op.flags.difference(OpenFlags::EXCL), share)
+    let file = open::file(&node, op.flags.difference(OpenFlags::EXCL), share)?;
+    Ok((node.into(), file))
 }
 
 impl Serve for TmpFile {

@@ -6,12 +6,11 @@
 //! opening anew would give: the file has not changed since before it was opened (its ctime, which also tells of new
 //! owners, modes and names), and its file system asks nobody else when a file is opened.
 
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
-use postern_ipc::attr::{Attr, Time};
+use postern_ipc::attr::{Attr, Dev, Time};
 
 use super::file::OpenFile;
 use super::{NodeId, Object};
@@ -56,6 +55,8 @@ struct Slots {
     /// The oldest one.
     next: usize,
     by_node: HashMap<(NodeId, Object), usize>,
+    /// Whether the file system that was last asked is local: its mount stays, and so does its number.
+    local: Option<(Dev, bool)>,
 }
 
 impl Kept {
@@ -71,9 +72,10 @@ impl Kept {
         (file.unchanged == Some(Unchanged(now))).then_some(file)
     }
 
-    /// Keeps a file that was opened for reading and nothing else after it was last seen to be unchanged.
-    pub fn put(&self, file: &Arc<OpenFile>) {
-        if file.unchanged.is_none() || self.most == 0 || !is_local(&file.descriptor) {
+    /// Keeps a file of the file system `dev` that was opened for reading and nothing else after it was last seen to be
+    /// unchanged.
+    pub fn put(&self, file: &Arc<OpenFile>, dev: Dev) {
+        if file.unchanged.is_none() || self.most == 0 || !self.is_local(file, dev) {
             return;
         }
         let of = (file.node, file.object);
@@ -94,6 +96,18 @@ impl Kept {
         files.next = if at.saturating_add(1) < self.most { at.saturating_add(1) } else { 0 };
         drop(files);
         drop((before, oldest));
+    }
+
+    fn is_local(&self, file: &OpenFile, dev: Dev) -> bool {
+        if let Some((asked, local)) = self.lock().local
+            && asked == dev
+        {
+            return local;
+        }
+        let is = rustix::fs::fstatfs(file).map(|fs| u32::try_from(fs.f_type).is_ok_and(|kind| LOCAL.contains(&kind)));
+        let local = is.unwrap_or(false);
+        self.lock().local = Some((dev, local));
+        local
     }
 
     /// The guest has no use for the node any more, or its last name went: what is held holds its disk space.
@@ -131,10 +145,6 @@ impl Slots {
     }
 }
 
-fn is_local(descriptor: impl AsFd) -> bool {
-    rustix::fs::fstatfs(descriptor).is_ok_and(|fs| u32::try_from(fs.f_type).is_ok_and(|kind| LOCAL.contains(&kind)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +162,10 @@ mod tests {
         Arc::new(file.unchanged(Some(Unchanged(attr.ctime))))
     }
 
+    fn put(kept: &Kept, file: &Arc<OpenFile>) {
+        kept.put(file, Attr::of(&**file).unwrap().id.dev);
+    }
+
     fn file() -> tempfile::NamedTempFile {
         tempfile::NamedTempFile::new().unwrap()
     }
@@ -159,7 +173,7 @@ mod tests {
     #[test]
     fn a_file_is_given_to_all_who_open_it() {
         let (kept, file) = (Kept::new(4), file());
-        kept.put(&open(2, file.path()));
+        put(&kept, &open(2, file.path()));
         assert!(kept.get(NodeId(3), FILE).is_none() && kept.get(NodeId(2), Object::Dir).is_none());
         let files = [(); 2].map(|()| kept.get(NodeId(2), FILE).unwrap());
         kept.forget(NodeId(2));
@@ -170,7 +184,7 @@ mod tests {
     fn a_directory_is_given_to_one_at_a_time() {
         let (kept, dir) = (Kept::new(4), tempfile::TempDir::new().unwrap());
         let opened = open(2, dir.path());
-        kept.put(&opened);
+        put(&kept, &opened);
         assert!(kept.get(NodeId(2), Object::Dir).is_none());
         drop(opened);
         let again = kept.get(NodeId(2), Object::Dir);
@@ -180,7 +194,7 @@ mod tests {
     #[test]
     fn what_has_changed_is_not_given() {
         let (kept, file) = (Kept::new(4), file());
-        kept.put(&open(2, file.path()));
+        put(&kept, &open(2, file.path()));
         std::thread::sleep(TICK);
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(kept.get(NodeId(2), FILE).is_none());
@@ -201,15 +215,19 @@ mod tests {
     #[test]
     fn only_files_of_local_file_systems_are_kept() {
         let kept = Kept::new(4);
-        kept.put(&open(2, Path::new("/proc/self/status")));
-        assert!(kept.lock().slots.is_empty());
+        for _ in 0..2 {
+            put(&kept, &open(2, Path::new("/proc/self/status")));
+            assert!(kept.lock().slots.is_empty());
+        }
+        put(&kept, &open(2, file().path()));
+        assert_eq!(kept.lock().slots.len(), 1);
     }
 
     #[test]
     fn the_oldest_makes_room_and_no_more_are_kept_than_said() {
         let (kept, file) = (Kept::new(3), file());
         for node in 1..=100 {
-            kept.put(&open(node, file.path()));
+            put(&kept, &open(node, file.path()));
             if node % 7 == 0 {
                 kept.forget(NodeId(node - 1));
             }
@@ -224,7 +242,7 @@ mod tests {
     fn what_is_put_twice_is_kept_once() {
         let (kept, file) = (Kept::new(3), file());
         for _ in 0..2 {
-            kept.put(&open(1, file.path()));
+            put(&kept, &open(1, file.path()));
         }
         assert!(kept.get(NodeId(1), FILE).is_some());
         assert!(kept.lock().slots.iter().flatten().count() == 1);

@@ -86,22 +86,22 @@ impl Walk {
         self.walker == Walker::Server && self.caller == Caller::Root
     }
 
-    /// What a name in `dir` is.
+    /// What a name in `dir` is, and the descriptor with which the helper answers if it had to be asked.
     ///
     /// # Errors
     /// ENOENT, ENOTDIR, ENAMETOOLONG, EACCES.
-    pub fn stat(&self, dir: BorrowedFd<'_>, name: &FileName) -> Result<Attr> {
-        self.look(dir, name, || Attr::of_entry(dir, name), |attr, _| attr)
+    pub fn stat(&self, dir: BorrowedFd<'_>, name: &FileName) -> Result<(Attr, Option<OwnedFd>)> {
+        self.look(dir, name, || Ok((Attr::of_entry(dir, name)?, None)), |attr, pin| (attr, Some(pin)))
     }
 
     /// What the next name of a way is. `None` if a directory on the way has to be the start of another.
     ///
     /// # Errors
     /// As [`Self::stat`].
-    pub fn step(&self, way: &mut Way<'_>, name: &FileName) -> Option<Result<Attr>> {
+    pub fn step(&self, way: &mut Way<'_>, name: &FileName) -> Option<Result<(Attr, Option<OwnedFd>)>> {
         if way.path.is_empty() {
             way.push(name);
-            return Some(self.stat(way.from, name).inspect(|attr| way.reached(attr)));
+            return Some(self.stat(way.from, name).inspect(|(attr, _)| way.reached(attr)));
         }
         if !self.finds() || way.ends || !way.fits(name) {
             return None;
@@ -109,7 +109,7 @@ impl Walk {
         way.push(name);
         match Attr::of_path(way.from, &way.path()) {
             Err(Errno::EACCES) => None,
-            looked => Some(looked.inspect(|attr| way.reached(attr))),
+            looked => Some(looked.inspect(|attr| way.reached(attr)).map(|attr| (attr, None))),
         }
     }
 
@@ -117,14 +117,14 @@ impl Walk {
     ///
     /// # Errors
     /// As [`Self::stat`].
-    pub fn open(&self, dir: BorrowedFd<'_>, name: &FileName) -> Result<(OwnedFd, Attr)> {
+    pub fn open(&self, dir: BorrowedFd<'_>, name: &FileName) -> Result<(Attr, OwnedFd)> {
         let here = || {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let pin = openat(dir, name.as_c_str(), flags, NixMode::empty())?;
             let attr = Attr::of(pin.as_fd())?;
-            Ok((pin, attr))
+            Ok((attr, pin))
         };
-        self.look(dir, name, here, |attr, pin| (pin, attr))
+        self.look(dir, name, here, |attr, pin| (attr, pin))
     }
 
     /// What a node is.

@@ -40,13 +40,12 @@ impl Fs for Tree {
 
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry> {
         let dir = self.pin(parent)?;
-        if self.finds_in(parent) {
-            return self.entry(parent, name, self.walk.stat(dir.as_fd(), name)?);
-        }
-        let (pin, attr) = self.walk.open(dir.as_fd(), name)?;
-        let entry = self.entry(parent, name, attr)?;
-        self.nodes.hold(entry.node, Arc::new(pin));
-        Ok(entry)
+        let (attr, pin) = if self.nodes.is_replaced(parent) {
+            self.walk.open(dir.as_fd(), name).map(|(attr, pin)| (attr, Some(pin)))?
+        } else {
+            self.walk.stat(dir.as_fd(), name)?
+        };
+        self.held(parent, name, attr, pin)
     }
 
     fn walk(&self, from: NodeId, names: &[FileName], found: &mut dyn FnMut(Entry)) -> Result<()> {
@@ -62,8 +61,9 @@ impl Fs for Tree {
             let pin = self.pin(dir)?;
             let mut way = Way::from(pin.as_fd());
             while let Some(name) = names.peek().filter(|_| self.finds_in(dir)) {
-                let Some(attr) = self.walk.step(&mut way, name) else { break };
-                let entry = self.entry(dir, name, attr?)?;
+                let Some(stepped) = self.walk.step(&mut way, name) else { break };
+                let (attr, pin) = stepped?;
+                let entry = self.held(dir, name, attr, pin)?;
                 dir = entry.node;
                 found(entry);
                 names.next();
@@ -210,8 +210,8 @@ impl Fs for Tree {
         self.files.room()?;
         self.nodes.room()?;
         let op = op::Create { name: *name, mode, umask, flags };
-        let (attr, file) = self.create_in(caller, parent, &op, |attr, [file], _| (attr, file))?;
-        let entry = self.entry(parent, name, attr)?;
+        let (attr, pin, file) = self.create_in(caller, parent, &op, |attr, [pin, file], _| (attr, pin, file))?;
+        let entry = self.held(parent, name, attr, Some(pin))?;
         Ok((entry, self.keep(OpenFile::new(file, entry.node, Object::File, attr.has_setid(), flags).into())))
     }
 

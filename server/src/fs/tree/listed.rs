@@ -35,7 +35,7 @@ impl Listed<'_> {
         let kind = if tree.model.is_mapped() && raw.kind == libc::DT_REG { libc::DT_UNKNOWN } else { raw.kind };
         let mut dirent = Dirent { ino, next: raw.next, kind, name: raw.name, entry: None };
         if let (true, Ok(name)) = (detail == Detail::Entries || tree.devices.hides(), FileName::new(raw.name)) {
-            let looked = tree.walk.stat(pin.as_fd(), &name).and_then(|attr| match detail {
+            let looked = tree.walk.stat(pin.as_fd(), &name).and_then(|(attr, _)| match detail {
                 Detail::Entries => tree.entry(node, &name, attr).map(Some),
                 Detail::Names => tree.shown(attr).map(|_| None),
             });

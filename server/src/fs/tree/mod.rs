@@ -177,7 +177,7 @@ impl Tree {
         };
         while let Some((node, seen, identity)) = below.pop() {
             let found = match self.walk.open(pin.as_fd(), &seen.name()?) {
-                Ok((descriptor, attr)) if Identity::of(&attr) == identity => descriptor,
+                Ok((attr, descriptor)) if Identity::of(&attr) == identity => descriptor,
                 Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => {
                     self.nodes.replaced(seen.parent);
                     return Err(Errno::ESTALE);
@@ -189,8 +189,7 @@ impl Tree {
         Ok(pin)
     }
 
-    /// Attributes are enough for what is found in `dir`. What the helper finds comes with a descriptor, which is not
-    /// thrown away, and what the host may replace needs one.
+    /// Attributes are enough for what is found in `dir`: what the host may replace needs a descriptor.
     fn finds_in(&self, dir: NodeId) -> bool {
         self.walk.finds() && !self.nodes.is_replaced(dir)
     }
@@ -243,14 +242,26 @@ impl Tree {
         Ok(Entry { node: self.nodes.found(parent, name, &attr)?, attr: shown })
     }
 
+    /// The same, where a descriptor came along: it is not thrown away.
+    fn held(&self, parent: NodeId, name: &FileName, attr: Attr, pin: Option<OwnedFd>) -> Result<Entry> {
+        let entry = self.entry(parent, name, attr)?;
+        if let Some(pin) = pin {
+            self.nodes.hold(entry.node, Arc::new(pin));
+        }
+        Ok(entry)
+    }
+
     /// The node a name stands for, if the guest knows it, and a descriptor of it, because the name is about to go.
     fn last_sight(&self, parent: &OwnedFd, name: &FileName) -> Result<Option<(NodeId, Arc<OwnedFd>)>> {
-        let attr = self.walk.stat(parent.as_fd(), name)?;
+        let (attr, found) = self.walk.stat(parent.as_fd(), name)?;
         let Some(node) = self.nodes.known(&attr) else { return Ok(None) };
         if let Place::Pinned(pin) = self.nodes.place(node)? {
             return Ok(Some((node, pin)));
         }
-        let (pin, found) = self.walk.open(parent.as_fd(), name)?;
+        if let Some(pin) = found {
+            return Ok(Some((node, Arc::new(pin))));
+        }
+        let (found, pin) = self.walk.open(parent.as_fd(), name)?;
         Ok((Identity::of(&found) == Identity::of(&attr)).then(|| (node, Arc::new(pin))))
     }
 
@@ -279,10 +290,12 @@ impl Tree {
             return Ok(self.keep(file));
         }
         let pin = self.pin(node)?;
-        let unchanged = if self.walk.finds() { Unchanged::since(&self.walk.attr(pin.as_fd())?) } else { None };
-        let file = ask(pin.as_fd())?;
-        let file = Arc::new(OpenFile::new(file, node, object, false, OpenFlags::READ).unchanged(unchanged));
-        self.kept.put(&file);
+        let before = if self.walk.finds() { Some(self.walk.attr(pin.as_fd())?) } else { None };
+        let file = OpenFile::new(ask(pin.as_fd())?, node, object, false, OpenFlags::READ);
+        let file = Arc::new(file.unchanged(before.as_ref().and_then(Unchanged::since)));
+        if let Some(before) = before {
+            self.kept.put(&file, before.id.dev);
+        }
         if self.nodes.dev(node).is_err() {
             self.kept.forget(node);
         }

@@ -1,0 +1,92 @@
+//! What the helper is asked for, and what it is not asked for again.
+
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use postern_tests::kind::bin_dir;
+use postern_tests::prelude::*;
+
+/// A share that counts.
+struct Counted {
+    share: Share,
+    socket: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Counted {
+    fn new(on: Kind) -> Self {
+        let dir = tempfile::TempDir::new_in("/var/tmp").unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let socket = dir.path().join("stat");
+        let share = on.setup().arg(&format!("--stats-socket={}", socket.display())).serve();
+        Self { share, socket, _dir: dir }
+    }
+
+    /// How often the helper is asked while `act` acts.
+    fn hops<R>(&self, act: impl FnOnce(&Share) -> R) -> (u64, R) {
+        let before = hops(&self.socket);
+        let result = act(&self.share);
+        (hops(&self.socket) - before, result)
+    }
+}
+
+/// How often the helper was asked.
+fn hops(socket: &Path) -> u64 {
+    let output = std::process::Command::new(bin_dir().join("postern")).arg("stat").arg(socket).arg("--once").output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let count = text.split_once("the helper was asked ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+    count.unwrap_or_else(|| panic!("{text}"))
+}
+
+// postern-server(1): stat; what has not changed is opened without the helper, by whoever opens it
+#[apply(promise)]
+fn what_is_opened_once_more_is_not_asked_for(on: Kind) {
+    let counted = Counted::new(on);
+    let share = &counted.share;
+    share.host.mkdir("d");
+    share.host.write("d/f", b"hello");
+    // Longer than the kernel's clock for files stands still.
+    sleep(Duration::from_millis(150));
+    let all = || (share.get("d/f").unwrap(), share.list("d").unwrap());
+    all();
+    let (asked, (first, dir, second)) = counted.hops(|share| {
+        for _ in 0..20 {
+            assert_eq!(all(), (b"hello".to_vec(), vec!["f".into()]));
+        }
+        let (first, dir) = (share.open("d/f", O_RDONLY).unwrap(), share.opendir("d").unwrap());
+        (first, dir, share.open("d/f", O_RDONLY).unwrap())
+    });
+    assert_eq!(asked, 0);
+    share.release(&first).unwrap();
+    assert_eq!(share.read(&second, 1, 9).unwrap(), b"ello");
+    let (asked, other) = counted.hops(|share| share.opendir("d").unwrap());
+    assert_eq!(asked, 1, "each who reads a directory has a place in it");
+    for dir in [dir, other] {
+        assert_eq!(share.entries(&dir).unwrap().iter().filter(|entry| entry.name == "f").count(), 1);
+    }
+    let (asked, file) = counted.hops(|share| share.open("d/f", O_WRONLY).unwrap());
+    share.write(&file, 0, b"other").unwrap();
+    assert_eq!((asked, share.get("d/f").unwrap()), (1, b"other".to_vec()));
+}
+
+// path_resolution(7): "the process does not have search permission": the server does not, the helper does, and what it
+// found it gives away
+#[apply(promise)]
+fn what_was_found_or_made_in_a_private_directory_is_not_looked_for_again(on: Kind) {
+    let counted = Counted::new(on);
+    counted.share.host.mkdir("d");
+    counted.share.host.chmod("d", 0o700);
+    counted.share.host.write("d/f", b"hello");
+    let dir = counted.share.lookup("d").unwrap().nodeid;
+    let (asked, found) = counted.hops(|share| share.lookup((dir, "f")).unwrap().nodeid);
+    assert_eq!(asked, 1);
+    let (asked, made) = counted.hops(|share| share.create((dir, "g"), O_WRONLY, 0o644).unwrap().node);
+    assert_eq!(asked, 1);
+    for (node, name) in [(found, "f"), (made, "g")] {
+        assert_eq!(counted.hops(|share| share.getattr(node).unwrap()).0, 0, "{name}");
+        assert_eq!(counted.hops(|share| share.chmod(node, 0o600).unwrap()).0, 1, "{name}");
+        assert_eq!(counted.hops(|share| share.unlink((dir, name)).unwrap()).0, 2, "who it is, and that it shall go");
+        assert_eq!(counted.share.getattr(node).unwrap().nlink, 0, "{name}");
+    }
+}
