@@ -24,7 +24,7 @@ use postern_server::fs::synthetic::Synthetic;
 use postern_server::fuse::abi::{InHeader, opcode};
 use postern_server::p9::message::*;
 use postern_server::p9::wire::{Measured, Text};
-use postern_server::vhost::{Socket, Transport};
+use postern_server::vhost::{Socket, Threads, Transport};
 use postern_server::{fuse, p9, proxy};
 use tempfile::TempDir;
 use virtio_queue::desc::split::Descriptor;
@@ -157,7 +157,8 @@ fn connect() -> UnixStream {
         SigSet::from(Signal::SIGPIPE).thread_block().expect("a mask");
         let settings = fuse::Settings { xattr: true, posix_acl: true, ..fuse::Settings::default() };
         let session = fuse::Session::new(Arc::new(Synthetic::default()), settings, 1, None);
-        let transport = Transport::new(Arc::new(session), 0, Duration::ZERO).expect("threads");
+        let transport =
+            Transport::new(Arc::new(session), Threads { workers: 1, pool: 0, poll: Duration::ZERO }).expect("threads");
         std::thread::spawn(move || transport.serve(Socket::Listening(listener), false));
         place
     });

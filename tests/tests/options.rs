@@ -353,6 +353,24 @@ fn request_queues_are_as_many_as_asked_for(on: Kind) {
     }
 }
 
+// postern-server(1): --queue-threads: "one for each queue, or for each CPU that the process may use if those are fewer"
+#[apply(promise)]
+fn queues_have_as_many_threads_as_asked_for_or_as_there_are_cpus(on: Kind) {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let pinned = |setup: Setup| setup.under(&["taskset", "-c", "0"]);
+    let (one, asked) = (pinned(on.setup()), pinned(on.setup().arg("--queue-threads=3")));
+    let most = on.setup().arg("--queue-threads=32");
+    for (setup, threads) in [(on.setup(), cpus.min(4)), (one, 1), (asked, 3), (most, 4)] {
+        let share = setup.queues(4).serve();
+        for queue in 0..4 {
+            share.on_queue(queue).put(format!("f{queue}").as_str(), b"x").unwrap();
+        }
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", share.server.child.id())).unwrap();
+        let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
+        assert_eq!(names.filter(|name| name.starts_with("queue-")).count(), threads);
+    }
+}
+
 // postern-server(1): --thread-pool-size: "With 0 such requests hold up the others of their queue", which is all
 #[apply(promise)]
 fn everything_is_done_without_a_thread_pool(on: Kind) {

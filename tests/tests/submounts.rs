@@ -330,7 +330,7 @@ fn a_name_that_nobody_mounts_keeps_only_its_own_queue_waiting(on: Kind) {
         host.mkdir("automatic");
         mounts::automatic(&host.path("automatic"));
     };
-    let share = on.setup().queues(2).plant(plant).serve();
+    let share = on.setup().queues(2).arg("--queue-threads=2").plant(plant).serve();
     assert_eq!(share.list("automatic").unwrap(), [""; 0]);
     let automatic = share.lookup("automatic").unwrap().nodeid;
     let lookup = Request::new(opcode::LOOKUP, automatic).name(b"name").room::<EntryOut>();

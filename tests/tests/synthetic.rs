@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use postern_server::fs::synthetic::Synthetic;
 use postern_server::p9::message::{Rremove, Rsymlink, Tremove, Tsymlink};
 use postern_server::p9::wire::Text;
-use postern_server::vhost::{Device, Socket, Transport};
+use postern_server::vhost::{Device, Socket, Threads, Transport};
 use postern_server::{fuse, p9, proxy};
 use postern_tests::fuse::{LINUX, Link};
 use postern_tests::p9::{Client, ROOT};
@@ -21,7 +21,7 @@ use postern_tests::vmm::{Machine, Vmm};
 /// A VMM with a device of this process.
 fn plug(device: Arc<dyn Device>, machine: &Machine) -> Vmm {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let transport = Transport::new(device, 1, Duration::ZERO).unwrap();
+    let transport = Transport::new(device, Threads { workers: 1, pool: 1, poll: Duration::ZERO }).unwrap();
     std::thread::spawn(move || transport.serve(Socket::Connected(theirs), true));
     Vmm::connect(ours, machine)
 }

@@ -118,9 +118,13 @@ pub struct DeviceArgs {
     /// Give the device a config space of its own with this tag, for VMMs that have none (not for QEMU 7.1 to 8.0)
     #[arg(long, value_name = "TAG", value_parser = tag)]
     pub tag: Option<String>,
-    /// Request queues, each with a thread here and one in the helper; the VMM may use fewer
+    /// Request queues; the VMM may use fewer
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=QUEUES_MAX))]
     pub num_request_queues: u16,
+    /// Threads that serve the queues, each with one in the helper [default: one for each queue, or for each CPU if those
+    /// are fewer]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=QUEUES_MAX))]
+    pub queue_threads: Option<u16>,
 }
 
 /// Who does the work.
@@ -130,7 +134,7 @@ pub struct ThreadArgs {
     /// Threads for requests that may wait for a disk; with 0 they hold up the others of their queue
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=QUEUES_MAX))]
     pub thread_pool_size: u16,
-    /// Microseconds that a queue's thread looks for the next request before it sleeps, where that pays; 0 for never
+    /// Microseconds that a thread looks for the next request before it sleeps, where that pays; 0 for never
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub poll_us: u64,
 }

@@ -150,9 +150,13 @@ impl<F: Fs + 'static> Device for Session<F> {
         self.queues
     }
 
-    /// The queue of high priority asks nothing of the helper: it shares the first request queue's channel.
+    /// That of high priority and the first for requests are one: what is forgotten is forgotten between two requests.
+    fn lane(&self, queue: usize) -> usize {
+        queue.saturating_sub(1)
+    }
+
     fn enter(&self, thread: usize) {
-        self.fs.enter(thread.saturating_sub(1));
+        self.fs.enter(thread);
     }
 
     fn handle(&self, request: &mut Request, place: Place) -> Outcome {

@@ -15,8 +15,14 @@ pub trait Device: Send + Sync + 'static {
     /// How many queues there are, 1 to 256. virtio-fs: queue 0 is the one of high priority.
     fn queues(&self) -> usize;
 
+    /// The lane of a queue, counted from 0. Queues of one lane have one worker, whose lanes may be several: as many
+    /// lanes as there are workers lie between two of one worker's.
+    fn lane(&self, queue: usize) -> usize {
+        queue
+    }
+
     /// Called once at the start of each thread that will call [`handle`](Self::handle): first the workers, in the
-    /// order of their queues, then the pool's threads. `thread` counts from 0 over both.
+    /// order of their lanes, then the pool's threads. `thread` counts from 0 over both.
     fn enter(&self, thread: usize) {
         let _ = thread;
     }

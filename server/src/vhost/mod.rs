@@ -1,15 +1,15 @@
 //! A vhost-user back-end for any virtio device whose requests are descriptor chains with an answer.
 //!
-//! A [`Transport`] has one worker thread for each queue of its [`Device`] and a pool for requests that may block. It
+//! A [`Transport`] has worker threads for the queues of its [`Device`] and a pool for requests that may block. It
 //! serves one VMM after another and outlives all of them. What a guest may do wrong costs that guest a request
 //! ([`Fault`], answered by the device) or a ring, which then stands still; what a VMM may do wrong costs it its
 //! connection.
 //!
-//! A request's road: `queue` takes a head from the `ring`, `request` reads the chain into runs of guest `memory`, the
-//! device answers in place, and `queue` gives the answers of a batch back at once; or the request goes to the `pool`
-//! and is given back from there. `protocol` is what the VMM may change about all this while it runs, `transport` the
-//! socket and the threads. A worker sleeps in one place, `Queue::wait`, and as long as `patience` says not before it
-//! has looked for more.
+//! A request's road: a `worker` wakes by its `events`, `queue` takes a head from the `ring`, `request` reads the chain
+//! into runs of guest `memory`, the device answers in place, and `queue` gives the answers of a batch back at once; or
+//! the request goes to the `pool` and is given back from there. `protocol` is what the VMM may change about all this
+//! while it runs, `transport` the socket and the threads. A worker sleeps in one place, `Events::wait`, and as long as
+//! `patience` says not before it has looked for more.
 //!
 //! # System calls
 //! All threads are made, and have entered the device, when [`Transport::new`] returns. From then on, beside what the
@@ -25,6 +25,7 @@
 //! | any, in debug builds | fcntl (F_GETFD) before each close |
 
 mod device;
+mod events;
 mod memory;
 mod patience;
 mod pool;
@@ -33,6 +34,7 @@ mod queue;
 mod request;
 mod ring;
 mod transport;
+mod worker;
 
 #[cfg(test)]
 mod tests;
@@ -41,4 +43,4 @@ pub use device::{Device, Outcome, Place};
 pub use memory::{GuestIovecs, preadv2, pwritev2};
 pub use request::{Fault, Request};
 pub(crate) use transport::accept;
-pub use transport::{Socket, Transport};
+pub use transport::{Socket, Threads, Transport};

@@ -1,4 +1,4 @@
-//! A queue: the worker that serves a ring, and what the connection may do to the ring meanwhile.
+//! A queue: a ring, what its worker does with it, and what the connection may do to it meanwhile.
 //!
 //! Lock order: `front`, then `back`. The worker holds `front` for a batch of requests and never sleeps with it; the
 //! connection, when it wants it, raises `wanted` first, and the worker leaves after the request it is at. `back` is
@@ -6,24 +6,22 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use postern_ipc::Result;
-use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::device::{Device, Outcome, Place};
+use super::events::Events;
 use super::memory::{Memory, SHARE};
-use super::patience::Patience;
 use super::pool::Pool;
 use super::request::Request;
 use super::ring::{Available, Broken, Ring, Used};
-use crate::stats;
 
 /// Most requests answered before the guest is told.
-const BATCH: usize = 16;
+pub(super) const BATCH: usize = 16;
 /// A request that moved more bytes than this is told at once: the guest can go on while the next is served.
 const LARGE: u64 = 64 << 10;
 /// Most requests kept for reuse.
@@ -37,17 +35,21 @@ pub(super) struct Queue {
     back: Mutex<Back>,
     /// No request is under way in the pool.
     idle: Condvar,
-    /// Wakes the worker: kicks and `wake`, edge-triggered, so that neither needs to be read.
-    events: OwnedFd,
-    wake: OwnedFd,
+    /// Wakes the worker.
+    events: Arc<Events>,
+    /// Which of the worker's queues it is.
+    position: usize,
 }
 
-/// What wakes a worker.
-enum Event {
-    /// The connection has changed something.
-    Wake,
-    /// The guest has made something available.
-    Kick,
+/// What is left to do on a queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Left {
+    /// Nothing that was seen.
+    Nothing,
+    /// More than one batch.
+    More,
+    /// The connection is at it, and wakes the worker when it is done.
+    Taken,
 }
 
 /// How requests come.
@@ -57,6 +59,8 @@ struct Front {
     request: Request,
     /// The guest has not broken the ring.
     enabled: bool,
+    /// The worker is at it, and wants no kicks.
+    busy: bool,
     /// Kicks for nothing while nothing has ever been in it.
     silent: u8,
 }
@@ -78,36 +82,20 @@ struct Back {
 }
 
 /// A chain to give back: its head and the bytes written.
-type Answer = (u16, u32);
-
-/// How much of what the guest made available was taken.
-enum Taken {
-    Some,
-    All,
-}
+pub(super) type Answer = (u16, u32);
 
 impl Queue {
-    /// # Errors
-    /// Those of eventfd(2) and epoll_create(2).
-    pub(super) fn new(index: usize) -> Result<Self> {
-        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let queue = Self {
+    /// Queue `index` of the device; `events` wake its worker, to whom it is the queue at `position`.
+    pub(super) fn new(index: usize, events: Arc<Events>, position: usize) -> Self {
+        Self {
             index,
             front: Mutex::default(),
             wanted: AtomicBool::new(false),
             back: Mutex::default(),
             idle: Condvar::new(),
             events,
-            wake,
-        };
-        queue.listen(&queue.wake, Event::Wake)?;
-        Ok(queue)
-    }
-
-    fn listen(&self, to: impl AsFd, event: Event) -> Result<()> {
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        Ok(epoll::add(&self.events, to, epoll::EventData::new_u64(event as u64), flags)?)
+            position,
+        }
     }
 
     /// The worker shall wake when `kick` is written.
@@ -115,7 +103,7 @@ impl Queue {
     /// # Errors
     /// Those of epoll_ctl(2): EPERM if it is nothing that can be waited for.
     pub(super) fn watch(&self, kick: impl AsFd) -> Result<()> {
-        self.listen(kick, Event::Kick)
+        self.events.add(kick, self.position)
     }
 
     /// The worker shall not wake for `kick` any more.
@@ -123,7 +111,7 @@ impl Queue {
     /// # Errors
     /// Those of epoll_ctl(2).
     pub(super) fn unwatch(&self, kick: impl AsFd) -> Result<()> {
-        Ok(epoll::delete(&self.events, kick)?)
+        self.events.remove(kick)
     }
 
     /// Serves `ring` from index `base` of its available ring on.
@@ -133,7 +121,7 @@ impl Queue {
     pub(super) fn start(&self, ring: &Arc<Ring>, memory: &Arc<Memory>, base: u16) -> std::result::Result<(), Broken> {
         let used = Used::new(Arc::clone(ring))?;
         let available = Available::new(Arc::clone(ring), Arc::clone(memory), base);
-        let front = Front { available, request: Request::new(self.index), enabled: true, silent: 0 };
+        let front = Front { available, request: Request::new(self.index), enabled: true, busy: true, silent: 0 };
         self.with_front(|slot| {
             lock(&self.back).used = Some(used);
             *slot = Some(front);
@@ -183,15 +171,59 @@ impl Queue {
         self.wanted.store(true, Ordering::SeqCst);
         let result = change(&mut lock(&self.front));
         self.wanted.store(false, Ordering::SeqCst);
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        self.events.wake();
         result
     }
 
-    /// Sleeps until there may be something to do; gives whether the guest said so.
-    fn wait(&self) -> bool {
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
-        let count = epoll::wait(&self.events, &mut events, None).unwrap_or(0);
-        events.iter().take(count).any(|event| event.data.u64() == Event::Kick as u64)
+    /// Has `handler` answer a batch, with the guest's kicks off. `kicked` if the guest said that there is one.
+    pub(super) fn serve(self: &Arc<Self>, handler: &mut Handler, kicked: bool) -> Left {
+        if self.is_wanted() {
+            return Left::Taken;
+        }
+        let mut slot = lock(&self.front);
+        let Some(front) = slot.as_mut().filter(|front| front.enabled) else { return Left::Nothing };
+        let left = front.serve(self, handler);
+        if kicked {
+            front.hear(self.index);
+        }
+        left.unwrap_or_else(|broken| {
+            self.disable(&mut slot, broken);
+            Left::Nothing
+        })
+    }
+
+    /// Whether there is more, for a worker that looks instead of being kicked.
+    pub(super) fn look(&self) -> Left {
+        if self.is_wanted() {
+            return Left::Taken;
+        }
+        match lock(&self.front).as_mut().filter(|front| front.enabled).map(|front| front.available.look()) {
+            None | Some(Ok(false)) => Left::Nothing,
+            // What is broken is told by who serves it.
+            Some(Ok(true) | Err(_)) => Left::More,
+        }
+    }
+
+    /// The worker is about to sleep: the guest shall kick, unless there is more already.
+    pub(super) fn rest(&self) -> Left {
+        if self.is_wanted() {
+            return Left::Taken;
+        }
+        let mut slot = lock(&self.front);
+        let Some(front) = slot.as_mut().filter(|front| front.enabled && front.busy) else { return Left::Nothing };
+        front.busy = false;
+        match front.available.listen() {
+            Ok(false) => Left::Nothing,
+            Ok(true) => Left::More,
+            Err(broken) => {
+                self.disable(&mut slot, broken);
+                Left::Nothing
+            }
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst)
     }
 
     /// Gives answers back, and calls the guest once if it wants that.
@@ -241,6 +273,43 @@ impl Queue {
 }
 
 impl Front {
+    fn serve(&mut self, queue: &Arc<Queue>, handler: &mut Handler) -> std::result::Result<Left, Broken> {
+        if !self.busy && !self.available.look()? {
+            return Ok(Left::Nothing);
+        }
+        self.busy = true;
+        let taken = self.take(queue, handler);
+        queue.give_back(&mut handler.answers)?;
+        taken
+    }
+
+    fn take(&mut self, queue: &Arc<Queue>, handler: &mut Handler) -> std::result::Result<Left, Broken> {
+        self.available.quiet()?;
+        while self.available.pop(&mut self.request)? {
+            let moved = self.answer(queue, handler)?;
+            if queue.is_wanted() || moved >= LARGE || handler.answers.len() >= BATCH {
+                return Ok(Left::More);
+            }
+        }
+        Ok(Left::Nothing)
+    }
+
+    /// Answers the request that was popped, or sends it to the pool; gives the bytes it moved.
+    fn answer(&mut self, queue: &Arc<Queue>, handler: &mut Handler) -> std::result::Result<u64, Broken> {
+        let place = if handler.pool.is_some() { Place::Worker } else { Place::Pool };
+        let outcome = handle(&*handler.device, &mut self.request, place);
+        if let (Outcome::Later, Some(pool)) = (outcome, &handler.pool) {
+            let fresh = queue.hand_over(self.available.size())?;
+            let mut request = std::mem::replace(&mut self.request, fresh);
+            request.rewind();
+            pool.push(Arc::clone(queue), request);
+            return Ok(0);
+        }
+        let len = self.request.used(outcome);
+        handler.answers.push((self.request.head(), len));
+        Ok(u64::from(len).max(self.request.consumed()))
+    }
+
     /// The guest has kicked. If it never made anything available that we could see, it probably did so in memory that
     /// only the VMM has. The first such kick does not count: QEMU kicks once when it starts a ring.
     fn hear(&mut self, index: usize) {
@@ -290,89 +359,17 @@ pub(super) fn handle(device: &dyn Device, request: &mut Request, place: Place) -
     })
 }
 
-/// The thread of a queue.
-pub(super) struct Worker {
-    queue: Arc<Queue>,
+/// Who answers requests.
+pub(super) struct Handler {
     device: Arc<dyn Device>,
+    /// Without one every request is answered at once, however long it takes.
     pool: Option<Arc<Pool>>,
     answers: Vec<Answer>,
-    patience: Patience,
 }
 
-impl Worker {
-    /// Without a pool every request is handled here, however long it takes.
-    pub(super) fn new(queue: Arc<Queue>, device: Arc<dyn Device>, pool: Option<Arc<Pool>>, patience: Patience) -> Self {
-        Self { queue, device, pool, answers: Vec::with_capacity(BATCH), patience }
-    }
-
-    /// Serves the queue for as long as the process lives.
-    pub(super) fn run(mut self) -> ! {
-        let queue = Arc::clone(&self.queue);
-        loop {
-            let kicked = queue.wait();
-            stats::slept();
-            self.patience.woke();
-            loop {
-                if queue.wanted.load(Ordering::SeqCst) || !self.serve(&queue, kicked) {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Answers a batch; gives whether there is more to do at once.
-    fn serve(&mut self, queue: &Arc<Queue>, kicked: bool) -> bool {
-        let mut slot = lock(&queue.front);
-        let Some(front) = slot.as_mut().filter(|front| front.enabled) else { return false };
-        let taken = self.take(queue, front);
-        let given = queue.give_back(&mut self.answers);
-        let more = given.and(taken).and_then(|taken| match taken {
-            Taken::Some => Ok(true),
-            Taken::All => Ok(self.watch(queue, front)? || front.available.listen()?),
-        });
-        if kicked {
-            front.hear(queue.index);
-        }
-        more.unwrap_or_else(|broken| {
-            queue.disable(&mut slot, broken);
-            false
-        })
-    }
-
-    /// Looks for more with the guest's kicks still off; gives whether to go on.
-    fn watch(&mut self, queue: &Queue, front: &mut Front) -> std::result::Result<bool, Broken> {
-        let found = self.patience.watch(|| Ok(queue.wanted.load(Ordering::Relaxed) || front.available.look()?))?;
-        if found {
-            stats::looked();
-        }
-        Ok(found)
-    }
-
-    fn take(&mut self, queue: &Arc<Queue>, front: &mut Front) -> std::result::Result<Taken, Broken> {
-        front.available.quiet()?;
-        while front.available.pop(&mut front.request)? {
-            let moved = self.answer(queue, front)?;
-            let wanted = queue.wanted.load(Ordering::SeqCst);
-            if wanted || moved >= LARGE || self.answers.len() >= BATCH {
-                return Ok(Taken::Some);
-            }
-        }
-        Ok(Taken::All)
-    }
-
-    /// Answers the request that was popped, or sends it to the pool; gives the bytes it moved.
-    fn answer(&mut self, queue: &Arc<Queue>, front: &mut Front) -> std::result::Result<u64, Broken> {
-        let place = if self.pool.is_some() { Place::Worker } else { Place::Pool };
-        let outcome = handle(&*self.device, &mut front.request, place);
-        if let (Outcome::Later, Some(pool)) = (outcome, &self.pool) {
-            let fresh = queue.hand_over(front.available.size())?;
-            let mut request = std::mem::replace(&mut front.request, fresh);
-            request.rewind();
-            pool.push(Arc::clone(queue), request);
-            return Ok(0);
-        }
-        let len = front.request.used(outcome);
-        self.answers.push((front.request.head(), len));
-        Ok(u64::from(len).max(front.request.consumed()))
+impl Handler {
+    /// Without a pool every request is handled where it is taken.
+    pub(super) fn new(device: Arc<dyn Device>, pool: Option<Arc<Pool>>) -> Self {
+        Self { device, pool, answers: Vec::with_capacity(BATCH) }
     }
 }

@@ -13,10 +13,12 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 use super::device::Device;
+use super::events::Events;
 use super::patience::Patience;
 use super::pool::Pool;
 use super::protocol::Connection;
-use super::queue::{Queue, Worker, lock};
+use super::queue::{Handler, Queue, lock};
+use super::worker::Worker;
 
 /// How long to wait when there are no descriptors for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -58,6 +60,17 @@ impl Socket {
     }
 }
 
+/// Who does a device's work.
+#[derive(Clone, Copy, Debug)]
+pub struct Threads {
+    /// Threads that serve queues, one lane of them or several; at least one.
+    pub workers: usize,
+    /// Threads for requests that may block; with 0 the workers do those too.
+    pub pool: usize,
+    /// How long a worker may look for the next request before it sleeps; 0 for not at all.
+    pub poll: Duration,
+}
+
 /// A device with its threads.
 pub struct Transport {
     device: Arc<dyn Device>,
@@ -65,34 +78,45 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Starts a worker for each queue, and `pool` threads for requests that may block; with 0 the workers do those
-    /// too. A worker may look for the next request for `poll` before it sleeps. All threads there will ever be are
-    /// running, and have entered the device, when this returns.
+    /// Starts the threads. All there will ever be are running, and have entered the device, when this returns.
     ///
     /// # Errors
     /// Those of making threads and eventfds.
-    pub fn new(device: Arc<dyn Device>, pool: usize, poll: Duration) -> io::Result<Self> {
-        let queues = (0..device.queues()).map(|index| Queue::new(index).map(Arc::new));
-        let queues: Arc<[_]> = queues.collect::<Result<Vec<_>, Errno>>().map_err(os_error)?.into();
-        let jobs = (pool > 0).then(Arc::<Pool>::default);
-        let threads = queues.len().saturating_add(pool);
-        let started = Arc::new(Barrier::new(threads.saturating_add(1)));
-        for thread in 0..threads {
+    pub fn new(device: Arc<dyn Device>, threads: Threads) -> io::Result<Self> {
+        let workers = threads.workers.max(1);
+        let events = (0..workers).map(|_| Events::new().map(Arc::new));
+        let events = events.collect::<Result<Vec<_>, Errno>>().map_err(os_error)?;
+        let (mut queues, mut served) = (Vec::new(), vec![Vec::new(); workers]);
+        for (index, lane) in (0..device.queues()).map(|index| (index, device.lane(index))) {
+            let worker = lane.checked_rem(workers).unwrap_or(0);
+            if let (Some(its), Some(events)) = (served.get_mut(worker), events.get(worker)) {
+                let queue = Arc::new(Queue::new(index, Arc::clone(events), its.len()));
+                its.push(Arc::clone(&queue));
+                queues.push(queue);
+            }
+        }
+        let pool = (threads.pool > 0).then(Arc::<Pool>::default);
+        let started = Arc::new(Barrier::new(workers.saturating_add(threads.pool).saturating_add(1)));
+        let start = |thread: usize, name: &str, run: Box<dyn FnOnce() + Send>| {
             let (device, started) = (Arc::clone(&device), Arc::clone(&started));
-            let (queue, jobs) = (queues.get(thread).cloned(), jobs.clone());
-            let name = if queue.is_some() { format!("queue-{thread}") } else { format!("pool-{thread}") };
-            thread::Builder::new().name(name).spawn(move || {
+            let begin = move || {
                 device.enter(thread);
                 started.wait();
-                match (queue, jobs) {
-                    (Some(queue), jobs) => Worker::new(queue, device, jobs, Patience::new(poll)).run(),
-                    (None, Some(jobs)) => jobs.run(&*device),
-                    (None, None) => {}
-                }
-            })?;
+                run();
+            };
+            thread::Builder::new().name(format!("{name}-{thread}")).spawn(begin).map(drop)
+        };
+        for (thread, (queues, events)) in served.into_iter().zip(events).enumerate() {
+            let handler = Handler::new(Arc::clone(&device), pool.clone());
+            let worker = Worker::new(queues, events, handler, Patience::new(threads.poll));
+            start(thread, "queue", Box::new(move || worker.run()))?;
+        }
+        for (thread, pool) in (workers..).zip(std::iter::repeat_n(pool, threads.pool).flatten()) {
+            let device = Arc::clone(&device);
+            start(thread, "pool", Box::new(move || pool.run(&*device)))?;
         }
         started.wait();
-        Ok(Self { device, queues })
+        Ok(Self { device, queues: queues.into() })
     }
 
     /// Serves VMMs: until the first one goes if `once` or if the socket is connected already, else for ever. Between

@@ -18,7 +18,7 @@ use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures as Protocol};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{Device, Outcome, Place, Request, Socket, Transport};
+use super::{Device, Outcome, Place, Request, Socket, Threads, Transport};
 use driver::{ANSWER, BASE, Descriptor, Driver, INDIRECT, NEXT, REQUEST, RING, SIZE, WRITE, arrived};
 
 /// Answers by the first byte of a request: `e` with the rest of it, `s` as `e` in the pool once the gate named by the
@@ -112,13 +112,19 @@ fn echo(queues: usize) -> Arc<Echo> {
     })
 }
 
-/// As long as by default.
-const POLL: Duration = Duration::from_micros(50);
+/// A worker for each queue, that looks for requests as long as by default.
+fn threads(device: &Echo, pool: usize) -> Threads {
+    Threads { workers: device.queues, pool, poll: Duration::from_micros(50) }
+}
 
 /// Serves `device` to the other end of the stream given back, until that end is closed.
 fn serve(device: &Arc<Echo>, pool: usize) -> (UnixStream, JoinHandle<()>) {
+    serve_by(device, threads(device, pool))
+}
+
+fn serve_by(device: &Arc<Echo>, threads: Threads) -> (UnixStream, JoinHandle<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let transport = Transport::new(Arc::clone(device) as Arc<dyn Device>, pool, POLL).unwrap();
+    let transport = Transport::new(Arc::clone(device) as Arc<dyn Device>, threads).unwrap();
     let socket = Socket::inherited(theirs.into()).unwrap();
     (ours, thread::spawn(move || transport.serve(socket, false).unwrap()))
 }
@@ -136,9 +142,9 @@ fn errno(errno: Errno) -> Vec<u8> {
 
 #[test]
 fn a_request_is_answered_on_the_queue_it_came_from() {
-    for event_idx in [false, true] {
+    for (event_idx, workers) in [(false, 1), (true, 1), (true, 2), (false, 3), (true, 3)] {
         let device = echo(3);
-        let (stream, _) = serve(&device, 0);
+        let (stream, _) = serve_by(&device, Threads { workers, ..threads(&device, 0) });
         let mut driver = Driver::connect(stream, 3, event_idx);
         for round in 0..100_u8 {
             for queue in [0, 2, 1] {
@@ -147,6 +153,49 @@ fn a_request_is_answered_on_the_queue_it_came_from() {
             }
         }
     }
+}
+
+#[test]
+fn what_comes_on_one_queue_while_its_worker_is_at_another_is_served_then() {
+    for event_idx in [false, true] {
+        let device = echo(3);
+        let (stream, _) = serve_by(&device, Threads { workers: 1, ..threads(&device, 0) });
+        let mut driver = Driver::connect(stream, 3, event_idx);
+        for gate in 0..100 {
+            let at = usize::from(gate % 3);
+            let others = [(at + 1) % 3, (at + 2) % 3];
+            driver.lay_out(at, 0, &[b's', gate, b'x'], 16);
+            driver.offer(at, 0);
+            device.await_waiting(1);
+            for queue in others {
+                driver.lay_out(queue, 0, b"ehi", 16);
+                driver.offer(queue, 0);
+            }
+            // The connection changes it without waiting for the worker.
+            let base = driver.vmm.get_vring_base(others[0]).unwrap();
+            driver.start(others[0], u16::try_from(base).unwrap());
+            device.open(gate);
+            assert_eq!((driver.used(at), driver.used(others[0]), driver.used(others[1])), ((0, 1), (0, 2), (0, 2)));
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_waits_holds_up_its_own_queues_alone() {
+    let device = echo(4);
+    let (stream, _) = serve_by(&device, Threads { workers: 2, ..threads(&device, 0) });
+    let mut driver = Driver::connect(stream, 4, true);
+    driver.lay_out(2, 0, b"s1x", 16);
+    driver.offer(2, 0);
+    device.await_waiting(1);
+    for queue in [1, 3] {
+        assert_eq!(driver.ask(queue, b"ehi"), b"hi");
+    }
+    driver.lay_out(0, 0, b"ehi", 16);
+    driver.offer(0, 0);
+    assert!(driver.nothing_used(0));
+    device.open(b'1');
+    assert_eq!((driver.used(2), driver.used(0)), ((0, 1), (0, 2)));
 }
 
 #[test]
@@ -170,7 +219,7 @@ fn a_kick_for_nothing_does_nothing() {
 #[test]
 fn every_thread_enters_the_device_before_anything_is_served() {
     let device = echo(2);
-    let _transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 3, POLL).unwrap();
+    let _transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, threads(&device, 3)).unwrap();
     assert_eq!(*device.entered.lock().unwrap(), (0..5).collect());
 }
 
@@ -613,7 +662,7 @@ fn listener(name: &str) -> (SocketAddr, UnixListener) {
 fn one_vmm_after_another_is_served() {
     let device = echo(1);
     let (address, listening) = listener("after");
-    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 1, POLL).unwrap();
+    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, threads(&device, 1)).unwrap();
     thread::spawn(move || transport.serve(Socket::Listening(listening), false));
     for count in 0..5 {
         let mut driver = Driver::connect(UnixStream::connect_addr(&address).unwrap(), 1, true);
@@ -626,7 +675,7 @@ fn one_vmm_after_another_is_served() {
 fn serving_ends_with_the_first_vmm_if_told_so() {
     let device = echo(1);
     let (address, listening) = listener("once");
-    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 1, POLL).unwrap();
+    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, threads(&device, 1)).unwrap();
     let served = thread::spawn(move || transport.serve(Socket::Listening(listening), true));
     drop(Driver::connect(UnixStream::connect_addr(&address).unwrap(), 1, true));
     served.join().unwrap().unwrap();
@@ -637,7 +686,7 @@ fn serving_ends_with_the_first_vmm_if_told_so() {
 fn a_vmm_that_breaks_the_protocol_loses_its_connection_only() {
     let device = echo(1);
     let (address, listening) = listener("broken");
-    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, 1, POLL).unwrap();
+    let transport = Transport::new(Arc::clone(&device) as Arc<dyn Device>, threads(&device, 1)).unwrap();
     thread::spawn(move || transport.serve(Socket::Listening(listening), false));
     let header =
         |request: u32, flags: u32, size: u32| [request.to_ne_bytes(), flags.to_ne_bytes(), size.to_ne_bytes()].concat();
