@@ -162,14 +162,14 @@ impl Fs for Tree {
 
     fn rename(&self, from: (NodeId, &FileName), to: (NodeId, &FileName), flags: RenameFlags) -> Result<()> {
         let (old_dir, new_dir) = (self.pin(from.0)?, self.pin(to.0)?);
-        let moved = self.last_sight(&old_dir, from.1)?;
+        let moved = self.nodes.known(&self.walk.stat(old_dir.as_fd(), from.1)?.0);
         let replaced = match self.last_sight(&new_dir, to.1) {
             Err(Errno::ENOENT) => None,
             replaced => replaced?,
         };
         let op = op::Rename { name: *from.1, new_name: *to.1, flags };
         self.call(&op, &[old_dir.as_fd(), new_dir.as_fd()], b"", |(), [], _| ())?;
-        let same = matches!((&moved, &replaced), (Some((a, _)), Some((b, _))) if a == b);
+        let same = matches!((moved, &replaced), (Some(a), Some((b, _))) if a == *b);
         if same {
             return Ok(());
         }
@@ -180,7 +180,7 @@ impl Fs for Tree {
                 self.unnamed(node, to.0, to.1, pin);
             }
         }
-        if let Some((node, _)) = moved {
+        if let Some(node) = moved {
             self.nodes.renamed(node, to.0, to.1);
         }
         Ok(())
