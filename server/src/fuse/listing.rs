@@ -1,24 +1,54 @@
-//! Directory entries in FUSE's form.
+//! Directories: opened, listed in FUSE's form, and released.
 
+use postern_ipc::Result;
 use zerocopy::IntoBytes;
 
 use super::abi::{self, Direntplus, RECORD_ALIGN};
+use super::args::Call;
+use super::op::room;
+use super::session::{Filled, Session};
 use super::settings::Settings;
 use super::wire;
 use crate::content::Room;
-use crate::fs::{Detail, Dirent, Listing, Sink as _};
+use crate::fs::{Detail, Dirent, Fs, Listing, Object, Sink as _};
 
 /// Bytes of the kernel's own entry with the shortest name. linux/dirent.h: struct linux_dirent64
 const DIRENT_MIN: usize = 24;
 
+pub(super) fn opendir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::OpenOut> {
+    let handle = s.fs.opendir(call.node())?;
+    Ok(abi::OpenOut { fh: handle.0, open_flags: s.settings.cache.dir(), backing_id: 0 })
+}
+
+fn entries<F: Fs>(s: &Session<F>, call: &mut Call<'_>, detail: Detail) -> Result<Filled> {
+    let args: abi::ReadIn = call.take()?;
+    let dir = call.handle(args.fh, Object::Dir);
+    let mut entries = Entries { room: room(call, args.size), settings: &s.settings, detail };
+    s.fs.readdir(dir, args.offset, detail, &mut entries)?;
+    Ok(Filled(entries.room.filled()))
+}
+
+pub(super) fn readdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
+    entries(s, call, Detail::Names)
+}
+
+pub(super) fn readdirplus<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
+    entries(s, call, Detail::Entries)
+}
+
+pub(super) fn releasedir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
+    let args: abi::ReleaseIn = call.take()?;
+    s.fs.release(call.handle(args.fh, Object::Dir))
+}
+
 /// Directory entries in FUSE's form, into a [`Room`].
-pub(super) struct Entries<'a> {
+struct Entries<'a> {
     /// Where they go.
-    pub room: Room<'a>,
+    room: Room<'a>,
     /// How long entries of READDIRPLUS are remembered.
-    pub settings: &'a Settings,
+    settings: &'a Settings,
     /// READDIR or READDIRPLUS.
-    pub detail: Detail,
+    detail: Detail,
 }
 
 impl Entries<'_> {

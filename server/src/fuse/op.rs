@@ -9,12 +9,12 @@ use zerocopy::{Immutable, IntoBytes, KnownLayout};
 use super::abi::{self, opcode};
 use super::args::Call;
 use super::ioctl::ioctl;
-use super::listing::Entries;
+use super::listing::{opendir, readdir, readdirplus, releasedir};
 use super::session::{Filled, Session, run};
 use super::wire;
 use super::xattr::{getxattr, listxattr, removexattr, setxattr};
 use crate::content::{Data, Room};
-use crate::fs::{Detail, Entry, Fh, Fs, Handle, NodeId, Object, Seek, Spot, Wait};
+use crate::fs::{Entry, Fh, Fs, Handle, NodeId, Object, Seek, Spot, Wait};
 use crate::vhost::Place;
 
 /// Does a request belong to the queue's worker or to the pool?
@@ -283,11 +283,6 @@ fn release<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     s.fs.release(call.handle(args.fh, Object::File))
 }
 
-fn releasedir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
-    let args: abi::ReleaseIn = call.take()?;
-    s.fs.release(call.handle(args.fh, Object::Dir))
-}
-
 fn flush<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
     let args: abi::FlushIn = call.take()?;
     s.fs.flush(call.handle(args.fh, Object::File))
@@ -362,27 +357,6 @@ fn access<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<()> {
         (false, false) => attr.mode,
     };
     if args.mask & 0o7 & !granted == 0 { Ok(()) } else { Err(Errno::EACCES) }
-}
-
-fn opendir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::OpenOut> {
-    let handle = s.fs.opendir(call.node())?;
-    Ok(abi::OpenOut { fh: handle.0, open_flags: s.settings.cache.dir(), backing_id: 0 })
-}
-
-fn entries<F: Fs>(s: &Session<F>, call: &mut Call<'_>, detail: Detail) -> Result<Filled> {
-    let args: abi::ReadIn = call.take()?;
-    let dir = call.handle(args.fh, Object::Dir);
-    let mut entries = Entries { room: room(call, args.size), settings: &s.settings, detail };
-    s.fs.readdir(dir, args.offset, detail, &mut entries)?;
-    Ok(Filled(entries.room.filled()))
-}
-
-fn readdir<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
-    entries(s, call, Detail::Names)
-}
-
-fn readdirplus<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<Filled> {
-    entries(s, call, Detail::Entries)
 }
 
 fn init<F: Fs>(s: &Session<F>, call: &mut Call<'_>) -> Result<abi::InitOut> {

@@ -18,6 +18,7 @@ mod perm;
 mod session;
 mod stream;
 mod user;
+mod walk;
 pub mod wire;
 mod xattr;
 

@@ -21,7 +21,7 @@ use super::request::Request;
 use super::ring::{Available, Broken, Ring, Used};
 
 /// Most requests answered before the guest is told.
-pub(super) const BATCH: usize = 16;
+const BATCH: usize = 16;
 /// A request that moved more bytes than this is told at once: the guest can go on while the next is served.
 const LARGE: u64 = 64 << 10;
 /// Most requests kept for reuse.
@@ -82,7 +82,7 @@ struct Back {
 }
 
 /// A chain to give back: its head and the bytes written.
-pub(super) type Answer = (u16, u32);
+type Answer = (u16, u32);
 
 impl Queue {
     /// Queue `index` of the device; `events` wake its worker, to whom it is the queue at `position`.
