@@ -19,7 +19,8 @@ fn plant(share: &Share, count: usize) -> Vec<String> {
 #[apply(behaviour)]
 fn a_tree_may_be_larger_than_the_descriptor_limit(on: Kind) {
     let share = on.setup().few_descriptors().serve();
-    let paths = plant(&share, 20_000);
+    // It is the same table for all kinds: so many are enough with two.
+    let paths = plant(&share, if [Kind::Root, Kind::Mapped].contains(&on) { 20_000 } else { 2000 });
     let nodes: Vec<_> = paths.iter().map(|path| share.lookup(path.as_str()).unwrap()).collect();
     for (entry, path) in nodes.iter().zip(&paths) {
         let attr = share.getattr(entry.nodeid).unwrap();
