@@ -42,20 +42,13 @@ const DIR_FLAGS: u32 = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::LARGEFI
 const DELETED: &[u8] = b" (deleted)";
 
 impl Pin {
-    /// The only way in. `F_GETFL` comes first, because it never waits for a file system; so does the judgement of the
+    /// The only way in for what the server sends. `F_GETFL` comes first, because it never waits for a file system; so does the judgement of the
     /// mount before anything else is done with the descriptor.
     pub(crate) fn prove(fd: OwnedFd, share: &Share) -> std::result::Result<Self, Disbelief> {
         if !fcntl_getfl(&fd).map_err(Errno::from).map_err(Disbelief::Errno)?.contains(OFlags::PATH) {
             return Err(Disbelief::Malformed(Malformed("a descriptor is not O_PATH")));
         }
-        let place = Place::of(&fd).map_err(Disbelief::Errno)?;
-        if !share.mounts.all.contains(&place.mount) {
-            return Err(Disbelief::Malformed(Malformed("a descriptor is not of the share's mounts")));
-        }
-        if share.mounts.kernels.contains(&place.mount) {
-            return Err(Disbelief::Errno(Errno::EACCES));
-        }
-        let pin = Self { fd, kind: place.kind };
+        let (pin, place) = Self::of_share(fd, share)?;
         let believed = pin
             .connected(place, share)
             .and_then(|connected| Ok(connected && (!share.model.keeps_by_name() || pin.visible(share)?)));
@@ -64,6 +57,28 @@ impl Pin {
             Ok(false) => Err(Disbelief::Errno(Errno::ESTALE)),
             Err(errno) => Err(Disbelief::Errno(errno)),
         }
+    }
+
+    /// What `name` in a proven directory is now, a symbolic link itself. EXDEV for what the share has not.
+    pub(crate) fn of_name(dir: &Self, name: &FileName, share: &Share) -> Result<Self> {
+        let fd = share.pin_name(dir, name)?;
+        match Self::of_share(fd, share) {
+            Ok((pin, _)) => Ok(pin),
+            Err(Disbelief::Errno(errno)) => Err(errno),
+            Err(Disbelief::Malformed(_)) => Err(Errno::EXDEV),
+        }
+    }
+
+    /// Judges the mount.
+    fn of_share(fd: OwnedFd, share: &Share) -> std::result::Result<(Self, Place), Disbelief> {
+        let place = Place::of(&fd).map_err(Disbelief::Errno)?;
+        if !share.mounts.all.contains(&place.mount) {
+            return Err(Disbelief::Malformed(Malformed("a descriptor is not of the share's mounts")));
+        }
+        if share.mounts.kernels.contains(&place.mount) {
+            return Err(Disbelief::Errno(Errno::EACCES));
+        }
+        Ok((Self { fd, kind: place.kind }, place))
     }
 
     /// Whether the node's path leads to the share's root. The host may have moved the directory away while it was

@@ -53,6 +53,11 @@ pub(crate) trait Serve: Op {
         Self::NEEDS
     }
 
+    /// As how many requests it counts.
+    fn count(&self) -> usize {
+        1
+    }
+
     /// The name that must be there.
     fn finds(&self) -> Option<&FileName> {
         None
@@ -80,6 +85,8 @@ struct Reply<'a> {
     out: &'a mut Vec<u8>,
     gives: Descriptors,
     data: Vec<u8>,
+    /// Requests it answers.
+    count: usize,
 }
 
 /// Rows are listed once; from the list come the dispatch and the seccomp list.
@@ -101,7 +108,7 @@ macro_rules! table {
 table! {
     Lookup, Stat, Readlink, SetAttr, Open, OpenDir, Create, TmpFile, Mkdir, Mknod, Symlink, Link, Unlink, Rmdir, Rename,
     GetXattr, SetXattr, ListXattr, RemoveXattr, GetFlags, SetFlags, GetFsx, SetFsx, GetVersion, SyncFs, Write,
-    Fallocate, CopyRange,
+    Fallocate, CopyRange, OpenEach,
 }
 
 /// linux/sockios.h
@@ -177,11 +184,11 @@ pub(crate) fn channel(channel: &Channel, share: &Share) -> std::result::Result<(
             Ok(_) => return Ok(()),
             Err(errno) => return ended(errno),
         };
-        if let Some(rate) = &mut rate {
-            std::thread::sleep(rate.count(Instant::now()));
-        }
-        let mut reply = Reply { out: &mut out, gives: Descriptors::new(), data: Vec::new() };
+        let mut reply = Reply { out: &mut out, gives: Descriptors::new(), data: Vec::new(), count: 1 };
         let header = request(&input, got, &mut reply, share)?;
+        if let Some(rate) = &mut rate {
+            std::thread::sleep(rate.count(reply.count, Instant::now()));
+        }
         if let Err(errno) = send(channel, header, reply, &mut in_flight) {
             return ended(errno);
         }
@@ -227,6 +234,7 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share) 
         return Err(Malformed("a request has more bulk data than its row takes"));
     }
     let (caller, op): (Caller, O) = frame::owned(request.body)?;
+    reply.count = op.count();
     let told = log::log_enabled!(log::Level::Debug).then(|| (describe(&op, caller), Instant::now()));
     let done = match prove::<O>(request.descriptors, share) {
         Ok(at) => permit(&op, share, caller)

@@ -133,14 +133,17 @@ impl Share {
 
     /// Opens a pinned regular file or directory. Waits a little for the holder of a lease; EAGAIN when he keeps it.
     pub(crate) fn open(&self, node: impl AsFd, how: OFlags) -> Result<OwnedFd> {
+        patiently(|| self.open_at_once(&node, how))
+    }
+
+    /// The same without waiting: EAGAIN where somebody has a lease.
+    pub(crate) fn open_at_once(&self, node: impl AsFd, how: OFlags) -> Result<OwnedFd> {
         let number = Self::number(&node);
         let open = |how| Ok(openat(&self.numbers, number.as_c_str(), how | ALWAYS, Mode::empty())?);
-        patiently(|| {
-            self.over(&node, || {
-                let (file, how) = willing(how, open)?;
-                fcntl_setfl(&file, how & SETTABLE)?;
-                Ok(file)
-            })
+        self.over(&node, || {
+            let (file, how) = willing(how, open)?;
+            fcntl_setfl(&file, how & SETTABLE)?;
+            Ok(file)
         })
     }
 

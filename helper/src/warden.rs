@@ -232,7 +232,7 @@ impl Warden<'_> {
     /// from starting may pass, so it is tried several times.
     fn replace(&self, rate: &mut Rate, others: &Others<'_>) -> Started<Option<(Helper, Ends)>> {
         for tries in (0..RESTARTS).rev() {
-            let pause = rate.count(Instant::now());
+            let pause = rate.count(1, Instant::now());
             log::info!("starting another helper{}", after(pause));
             if others.over_within(pause).step("wait before starting another helper")? {
                 return Ok(None);

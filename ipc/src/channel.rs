@@ -16,12 +16,12 @@ use rustix::net::{
 };
 
 use crate::errno::{Errno, Result};
-use crate::few::Descriptors;
+use crate::few::{Descriptors, EACH_MAX};
 
 /// Most descriptors of one message. The kernel's SCM_MAX_FD.
 const SCM_MAX_FD: usize = 253;
 /// Most descriptors we send with one message; no row of the table has more.
-const SENT_MAX: usize = 2;
+const SENT_MAX: usize = EACH_MAX;
 
 nix::ioctl_read_bad!(
     /// Bytes sent and not taken yet, as the kernel counts them. linux/sockios.h: SIOCOUTQ

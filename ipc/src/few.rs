@@ -1,4 +1,5 @@
-//! Descriptors of a frame: none, one or two, unless somebody is hostile. Few take nothing from the heap.
+//! Descriptors of a frame: none, one, two, or of several files at once, unless somebody is hostile. Few take nothing
+//! from the heap.
 
 use std::os::fd::OwnedFd;
 
@@ -6,6 +7,12 @@ use smallvec::SmallVec;
 
 /// Descriptors as they came: however many, all are owned.
 pub type Descriptors = SmallVec<[OwnedFd; 2]>;
+
+/// Most files that one request opens.
+pub const EACH_MAX: usize = 8;
+
+/// One for each of several files, as far as it could be opened.
+pub type Each<T> = SmallVec<[T; EACH_MAX]>;
 
 /// As many as a row of the table says.
 pub trait Few<T>: Sized {
@@ -39,6 +46,14 @@ impl<T> Few<T> for [T; 2] {
     }
 }
 
+impl<T> Few<T> for Each<T> {
+    fn all_of(from: impl IntoIterator<Item = T>) -> Option<Self> {
+        let mut from = from.into_iter();
+        let each = from.by_ref().take(EACH_MAX).collect();
+        from.next().is_none().then_some(each)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +70,8 @@ mod tests {
             assert_eq!(taken, (count == 0, count == 1, count == 2));
         }
         assert_eq!(<[u8; 2]>::all_of([5, 6]), Some([5, 6]));
+        for count in 0..EACH_MAX + 3 {
+            assert_eq!(Each::all_of(0..count).map(|each| each.len()), (count <= EACH_MAX).then_some(count));
+        }
     }
 }

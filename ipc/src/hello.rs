@@ -27,7 +27,7 @@ use crate::model::{KnownTo, Model};
 use crate::span::Shown;
 
 /// Of the frames and the handshake together; both sides must have the same.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// Bytes of every message of the handshake.
 pub const LENGTH: usize = 4096;
 /// Most bytes of a reason.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::errno::{Errno, Result};
+use crate::few::EACH_MAX;
 
 /// Longest file name and xattr name in bytes. limits.h: NAME_MAX, XATTR_NAME_MAX
 pub const NAME_MAX: usize = 255;
@@ -106,6 +107,32 @@ names! {
     };
     /// The name of an extended attribute with its namespace: 1 to 255 bytes without NUL; otherwise ERANGE. xattr(7)
     XattrName: |name| if (1..=NAME_MAX).contains(&name.len()) { Ok(()) } else { Err(Errno::ERANGE) };
+}
+
+/// Names in one directory, 1 to [`EACH_MAX`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Vec<FileName>", into = "Vec<FileName>")]
+pub struct Names(Vec<FileName>);
+
+impl Names {
+    /// In the order in which they are to be taken.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &FileName> {
+        self.0.iter()
+    }
+}
+
+impl TryFrom<Vec<FileName>> for Names {
+    type Error = &'static str;
+
+    fn try_from(names: Vec<FileName>) -> std::result::Result<Self, Self::Error> {
+        if (1..=EACH_MAX).contains(&names.len()) { Ok(Self(names)) } else { Err("no names, or too many") }
+    }
+}
+
+impl From<Names> for Vec<FileName> {
+    fn from(names: Names) -> Self {
+        names.0
+    }
 }
 
 /// What a symbolic link says: 1 to 4095 bytes, no NUL. The helper stores it and never follows it.

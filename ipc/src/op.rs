@@ -1,8 +1,9 @@
 //! THE TABLE: every operation the helper does, told once.
 //!
 //! A row reads: number, name, [descriptors sent along], { what is asked } + bulk data if it brings any -> what is
-//! answered [descriptors given back] + bulk data if it answers with any; at the end `again` when a request whose
-//! answer was lost with its helper may be sent once more (doing it twice is the same as doing it once) or `once`.
+//! answered [descriptors given back, or a list of them: `each`] + bulk data if it answers with any; at the end `again`
+//! when a request whose answer was lost with its helper may be sent once more (doing it twice is the same as doing it
+//! once) or `once`.
 //!
 //! Every operation can besides fail with EROFS (read-only share, row needs a right to write), EPERM (an id comes with
 //! it that the share forbids), ESTALE (a descriptor's node has been moved out of the share), EIO (no helper) and what
@@ -12,9 +13,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
 use crate::errno::Result;
-use crate::few::Few;
+use crate::few::{Each, Few};
 use crate::frame::DATA_MAX;
-use crate::name::{FileName, Target, XattrName};
+use crate::name::{FileName, Names, Target, XattrName};
 
 /// What a row of the table says of its operation.
 pub trait Op: Serialize + DeserializeOwned + std::fmt::Debug {
@@ -36,7 +37,7 @@ pub trait Op: Serialize + DeserializeOwned + std::fmt::Debug {
 
 macro_rules! ops {
     ($($(#[$doc:meta])* $number:literal $name:ident [$($at:ident),*] { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }
-        $(+ $data:ident)? -> $reply:ty, [$($gives:ident),*] $(+ $reply_data:ident)?, $again:ident;)*) => {
+        $(+ $data:ident)? -> $reply:ty, [$($gives:ident),* $(; $each:ident)?] $(+ $reply_data:ident)?, $again:ident;)*) => {
         /// The operations by number.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u16)]
@@ -70,7 +71,7 @@ macro_rules! ops {
                 type At<T> = [T; count!($($at)*)];
                 const DATA: usize = most!($($data)?);
                 type Reply = $reply;
-                type Gives<T> = [T; count!($($gives)*)];
+                type Gives<T> = gives!(T, count!($($gives)*) $(, $each)?);
                 const REPLY_DATA: usize = most!($($reply_data)?);
                 const REPEATABLE: bool = repeatable!($again);
             }
@@ -87,6 +88,15 @@ macro_rules! count {
     };
     ($a:ident $b:ident) => {
         2
+    };
+}
+
+macro_rules! gives {
+    ($t:ty, $count:expr) => {
+        [$t; $count]
+    };
+    ($t:ty, $count:expr, each) => {
+        Each<$t>
     };
 }
 
@@ -229,6 +239,10 @@ ops! {
         /// Bytes.
         length: u64,
     } -> u64, [], again;
+
+    /// Open regular files of a directory for reading, as far as they are such and can be opened at once: what each is,
+    /// and the open ones in the same order. open(2)
+    29 OpenEach [dir] { names: Names } -> Vec<Option<Attr>>, [file; each], again;
 }
 
 /// `struct fsxattr` of linux/fs.h, whose padding stays 0.

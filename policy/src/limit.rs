@@ -79,10 +79,11 @@ impl Rate {
         Self { each: within.checked_div(most).unwrap_or(within), all: within, paid: None }
     }
 
-    /// Counts one more; says how long it has to wait.
-    pub fn count(&mut self, now: Instant) -> Duration {
+    /// Counts so many more; says how long they have to wait.
+    pub fn count(&mut self, more: usize, now: Instant) -> Duration {
         let paid = self.paid.map_or(now, |paid| paid.max(now));
-        let paid = paid.checked_add(self.each).unwrap_or(paid);
+        let price = self.each.saturating_mul(u32::try_from(more).unwrap_or(u32::MAX));
+        let paid = paid.checked_add(price).unwrap_or(paid);
         self.paid = Some(paid);
         paid.saturating_duration_since(now).saturating_sub(self.all)
     }
@@ -98,11 +99,12 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let mut rate = Rate::new(10, Duration::from_secs(10));
         for _ in 0..10 {
-            assert_eq!(rate.count(start), Duration::ZERO);
+            assert_eq!(rate.count(1, start), Duration::ZERO);
         }
-        assert_eq!(rate.count(start), Duration::from_secs(1));
-        assert_eq!(rate.count(at(500)), Duration::from_millis(1500));
-        assert_eq!(rate.count(at(3000)), Duration::ZERO);
-        assert_eq!((0..11).filter(|_| rate.count(at(60_000)) == Duration::ZERO).count(), 10);
+        assert_eq!(rate.count(1, start), Duration::from_secs(1));
+        assert_eq!(rate.count(1, at(500)), Duration::from_millis(1500));
+        assert_eq!(rate.count(1, at(3000)), Duration::ZERO);
+        assert_eq!((rate.count(12, at(30_000)), rate.count(1, at(30_000))), (at(2000) - start, at(3000) - start));
+        assert_eq!((0..11).filter(|_| rate.count(1, at(60_000)) == Duration::ZERO).count(), 10);
     }
 }

@@ -83,7 +83,7 @@ impl<'a> Start<'a> {
         let hello::Share { readonly, root, model, acls, capabilities, shown, .. } = facts;
         let share =
             Share { root: top, links: Arc::clone(&links), walker, model, capabilities, shown, who_is_root: root };
-        let limits = Limits { descriptors, nodes: self.process.max_nodes };
+        let limits = Limits { descriptors, nodes: self.process.max_nodes, ahead: self.process.open_ahead };
         let tree = Arc::new(Tree::new(share, limits, settings).step(step)?);
         let Self { process, stats, .. } = self;
         Ok(Met { process, helper, child, stats, links, walker, tree, readonly, root, model, acls })

@@ -82,6 +82,7 @@ pub fn frame(bytes: &[u8]) {
     rows! {
         Lookup Stat Readlink SetAttr Open OpenDir Create TmpFile Mkdir Mknod Symlink Link Unlink Rmdir Rename GetXattr
         SetXattr ListXattr RemoveXattr GetFlags SetFlags GetFsx SetFsx GetVersion SyncFs Write Fallocate CopyRange
+        OpenEach
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a server may ask for without breaking the protocol: every row of the table, each of its fields at its edges.
 
 use postern_ipc::attr::{Changes, Dev, Mode, NodeKind, OpenFlags, RenameFlags, Time, TimeChange, XattrFlags};
+use postern_ipc::few::EACH_MAX;
 use postern_ipc::frame::{self, DATA_MAX};
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
-use postern_ipc::name::{FileName, Target, XattrName};
+use postern_ipc::name::{FileName, Names, Target, XattrName};
 use postern_ipc::op::*;
 
 /// Ids at the edges of maps, of what is an id, and of the numbers.
@@ -53,6 +54,7 @@ pub fn requests() -> Vec<Request> {
     all.extend(changes().map(|changes| Request::new(SetAttr { changes }, b"")));
     all.extend((0..=OpenFlags::all().bits()).map(|bits| Request::new(Open { flags: open_flags(bits) }, b"")));
     all.extend(moves());
+    all.extend((1..=EACH_MAX).map(|count| Request::new(OpenEach { names: each(count) }, b"")));
     all.extend(xattrs());
     all.extend(bits().map(|flags| Request::new(SetFlags { flags }, b"")));
     all.extend(bits().map(|flags| Request::new(SetFsx { fsx: fsx(flags) }, b"")));
@@ -93,6 +95,10 @@ fn names() -> Vec<FileName> {
     let long = [b'n'; 255];
     let names: [&[u8]; 7] = [b"f", b"d", b"out", b"canary", b"new", b"\xff\n\x1b[31m*", &long];
     names.map(|name| FileName::new(name).expect("a name")).into()
+}
+
+fn each(count: usize) -> Names {
+    Names::try_from(names().into_iter().cycle().take(count).collect::<Vec<_>>()).expect("not too many")
 }
 
 /// The rows that look up, make or remove a name, or make what has none.

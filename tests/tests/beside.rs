@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use postern_ipc::Errno;
 use postern_ipc::attr::OpenFlags;
 use postern_ipc::hello::{Hello, News, VERSION, receive_news, send_hello};
-use postern_ipc::name::FileName;
-use postern_ipc::op::{Lookup, Open, Stat};
+use postern_ipc::name::{FileName, Names};
+use postern_ipc::op::{Lookup, Open, OpenEach, Stat};
 use postern_tests::hostile::tried;
 use postern_tests::kind::to_host;
 use postern_tests::mounts;
@@ -102,6 +102,13 @@ fn a_lease_of_a_host_program_costs_a_second_and_no_more(on: Kind) {
     let since = Instant::now();
     assert_eq!(twin.ask(&read(), &[file.as_fd()]).map(drop), Err(Errno::EAGAIN));
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    let root = twin.root.try_clone().unwrap();
+    twin.host.write("other", b"hello");
+    let names = ["f", "other"].map(|name| FileName::new(name.as_bytes()).unwrap());
+    let each = OpenEach { names: Names::try_from(names.to_vec()).unwrap() };
+    let (attrs, given, _) = twin.ask(&each, &[root.as_fd()]).unwrap();
+    let opened: Vec<_> = attrs.iter().map(Option::is_some).collect();
+    assert_eq!((opened, given.len()), (vec![false, true], 1), "what is opened with others is not waited for");
     drop(holder);
     twin.ask(&read(), &[file.as_fd()]).unwrap();
 }

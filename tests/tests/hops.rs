@@ -16,10 +16,15 @@ struct Counted {
 
 impl Counted {
     fn new(on: Kind) -> Self {
+        Self::with(on, &[])
+    }
+
+    fn with(on: Kind, args: &[&str]) -> Self {
         let dir = tempfile::TempDir::new_in("/var/tmp").unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         let socket = dir.path().join("stat");
-        let share = on.setup().arg(&format!("--stats-socket={}", socket.display())).serve();
+        let setup = on.setup().arg(&format!("--stats-socket={}", socket.display()));
+        let share = args.iter().fold(setup, |setup, arg| setup.arg(arg)).serve();
         Self { share, socket, _dir: dir }
     }
 
@@ -68,6 +73,74 @@ fn what_is_opened_once_more_is_not_asked_for(on: Kind) {
     let (asked, file) = counted.hops(|share| share.open("d/f", O_WRONLY).unwrap());
     share.write(&file, 0, b"other").unwrap();
     assert_eq!((asked, share.get("d/f").unwrap()), (1, b"other".to_vec()));
+}
+
+/// A share with a directory `d` of forty files that have not changed for a while, and their nodes in the order in which
+/// the guest came to know them.
+fn forty(on: Kind, args: &[&str]) -> (Counted, Vec<(String, u64)>) {
+    let counted = Counted::with(on, args);
+    let share = &counted.share;
+    share.host.mkdir("d");
+    share.host.mkdir("d/dir");
+    (0..40).for_each(|n| share.host.write(&format!("d/f{n}"), format!("text of f{n}").as_bytes()));
+    // Longer than the kernel's clock for files stands still.
+    sleep(Duration::from_millis(150));
+    let dir = share.opendir("d").unwrap();
+    let listed = share.readdirplus(&dir, 0, 32_768).unwrap();
+    let nodes = listed.into_iter().map(|(entry, dirent)| (dirent.name, entry.nodeid));
+    let nodes = nodes.filter(|(name, _)| name.starts_with('f')).collect();
+    (counted, nodes)
+}
+
+/// What a file says that is opened and closed.
+fn text(share: &Share, node: u64) -> nix::Result<String> {
+    let file = share.open(node, O_RDONLY)?;
+    let text = share.read(&file, 0, 99)?;
+    share.release(&file)?;
+    Ok(String::from_utf8(text).unwrap())
+}
+
+fn each_says_what_it_is<'a>(share: &Share, nodes: impl Iterator<Item = &'a (String, u64)>) {
+    nodes.for_each(|(name, node)| assert_eq!(text(share, *node), Ok(format!("text of {name}"))));
+}
+
+// postern-server(1): --open-ahead: "in the order in which they were listed"
+#[apply(promise)]
+fn files_opened_in_their_order_are_asked_for_together(on: Kind) {
+    let (counted, nodes) = forty(on, &[]);
+    let (asked, ()) = counted.hops(|share| each_says_what_it_is(share, nodes.iter()));
+    assert!((6..=9).contains(&asked), "one, two, four, and then eight at once: {asked}");
+    assert_eq!(counted.hops(|share| each_says_what_it_is(share, nodes.iter())).0, 0);
+}
+
+// postern-server(1): --open-ahead: "one here and one there" is opened by itself, and with 0 all are
+#[apply(promise)]
+fn files_opened_in_no_order_are_asked_for_one_by_one(on: Kind) {
+    let (counted, nodes) = forty(on, &[]);
+    let here_and_there = [20, 39, 5, 30, 10].map(|at: usize| &nodes[at]);
+    assert_eq!(counted.hops(|share| each_says_what_it_is(share, here_and_there.into_iter())).0, 5);
+    let (counted, nodes) = forty(on, &[]);
+    assert_eq!(counted.hops(|share| each_says_what_it_is(share, nodes.iter().rev())).0, 40);
+    let (counted, nodes) = forty(on, &["--open-ahead=0"]);
+    assert_eq!(counted.hops(|share| each_says_what_it_is(share, nodes.iter())).0, 40);
+}
+
+// open(2): what is opened is what is there when it is opened
+#[apply(promise)]
+fn what_was_opened_with_others_is_what_it_would_be_by_itself(on: Kind) {
+    let (counted, nodes) = forty(on, &[]);
+    let share = &counted.share;
+    let (asked, ()) = counted.hops(|share| each_says_what_it_is(share, nodes[..10].iter()));
+    assert!(asked < 6, "others are open: {asked}");
+    let [(written, a), (replaced, b), (removed, c)] = &nodes[10..13] else { unreachable!() };
+    share.host.write(&format!("d/{written}"), b"other");
+    share.host.write("d/new", b"another");
+    std::fs::rename(share.host.path("d/new"), share.host.path(&format!("d/{replaced}"))).unwrap();
+    std::fs::remove_file(share.host.path(&format!("d/{removed}"))).unwrap();
+    assert_eq!(text(share, *a).unwrap(), "other");
+    assert_eq!([b, c].map(|node| text(share, *node)), [Err(ESTALE), Err(ESTALE)]);
+    assert_eq!(share.get(format!("d/{replaced}").as_str()).unwrap(), b"another");
+    assert_eq!(share.get(format!("d/{removed}").as_str()), Err(ENOENT));
 }
 
 // path_resolution(7): "the process does not have search permission": the server does not, the helper does, and what it

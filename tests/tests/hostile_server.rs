@@ -8,9 +8,11 @@ use std::os::unix::net::UnixStream;
 use nix::sys::stat::SFlag;
 use postern_ipc::Errno;
 use postern_ipc::attr::{Changes, Dev, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
+use postern_ipc::few::EACH_MAX;
+use postern_ipc::frame;
 use postern_ipc::hello::{CHANNELS_MAX, Hello, LENGTH, News, VERSION, receive_news, send_hello};
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
-use postern_ipc::name::{FileName, Target, XattrName};
+use postern_ipc::name::{FileName, Names, Target, XattrName};
 use postern_ipc::op::*;
 use postern_tests::prelude::{apply, ids, promise};
 use postern_tests::twin::{self, Twin};
@@ -31,6 +33,10 @@ fn create(file: &str, mode: u32) -> Create {
 
 fn open_for(flags: OpenFlags) -> Open {
     Open { flags }
+}
+
+fn each(names: &[&str]) -> OpenEach {
+    OpenEach { names: Names::try_from(names.iter().map(|text| name(text)).collect::<Vec<_>>()).unwrap() }
 }
 
 fn user(id: u32) -> Caller {
@@ -102,6 +108,23 @@ fn a_name_that_is_a_path_is_the_end(on: Kind) {
             let mut frame = twin.frame(Caller::Root, &mkdir(&good), 0);
             let at = frame.windows(bad.len()).position(|bytes| bytes == good.as_bytes()).unwrap();
             frame[at..at + bad.len()].copy_from_slice(bad);
+            frame
+        };
+        end_by(twin, frame, &[root.as_fd()]);
+    }
+}
+
+// postern-ipc: names in one directory, 1 to EACH_MAX
+#[apply(promise)]
+fn no_names_or_too_many_are_the_end(on: Kind) {
+    for count in [0, EACH_MAX + 1, 400] {
+        let twin = Twin::new(on);
+        let root = twin.root.try_clone().unwrap();
+        let names = vec![name("a"); count];
+        let frame = |twin: &mut Twin| {
+            let mut frame = Vec::new();
+            let (serial, kind) = (twin.serial(), OpenEach::KIND as u16);
+            frame::encode(&mut frame, serial, kind, None, &(Caller::Root, &names), 0).unwrap();
             frame
         };
         end_by(twin, frame, &[root.as_fd()]);
@@ -278,6 +301,33 @@ fn a_special_file_is_not_opened(on: Kind) {
     }
 }
 
+// open(2): as for one file: regular ones only, by the names themselves, for reading only
+#[apply(promise)]
+fn of_several_names_the_regular_files_are_opened(on: Kind) {
+    let mut twin = Twin::new(on);
+    twin.host.mkdir("d");
+    for (file, kind) in [("d/pipe", SFlag::S_IFIFO), ("d/socket", SFlag::S_IFSOCK), ("d/null", SFlag::S_IFCHR)] {
+        twin.host.mknod(file, kind);
+    }
+    twin.host.write("d/a", b"one");
+    twin.host.write("d/z", b"two");
+    twin.host.mkdir("d/dir");
+    twin.host.symlink("a", "d/link");
+    let (dir, file) = (twin.pin("d"), twin.pin("d/a"));
+    let all = each(&["a", "none", "dir", "link", "pipe", "socket", "null", "z"]);
+    let (attrs, given, _) = twin.ask(&all, &[dir.as_fd()]).unwrap();
+    let sizes: Vec<_> = attrs.iter().map(|attr| attr.map(|attr| attr.size)).collect();
+    assert_eq!(sizes, [Some(3), None, None, None, None, None, None, Some(3)]);
+    let texts = given.into_iter().map(|file| {
+        assert!(std::io::Write::write_all(&mut HostFile::from(file.try_clone().unwrap()), b"x").is_err());
+        std::io::read_to_string(HostFile::from(file)).unwrap()
+    });
+    assert_eq!(texts.collect::<Vec<_>>(), ["one", "two"]);
+    let (attrs, given, _) = twin.ask(&all, &[file.as_fd()]).unwrap();
+    assert!(attrs.len() == EACH_MAX && attrs.iter().all(Option::is_none) && given.is_empty(), "in no directory");
+    twin.assert_contained();
+}
+
 // mount(2): MS_RDONLY of the clone, for the helper and for whoever holds a donated descriptor
 #[apply(promise)]
 fn a_read_only_share_stays_unchanged(on: Kind) {
@@ -431,24 +481,35 @@ fn a_channel_is_no_faster_than_it_may_be(on: Kind) {
         twin.ask(&OpenDir {}, &[root.as_fd()]).unwrap();
     }
     assert!(start.elapsed() >= std::time::Duration::from_millis(500), "{:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    for _ in 0..10 {
+        twin.ask(&each(&["f"; 5]), &[root.as_fd()]).unwrap();
+    }
+    assert!(start.elapsed() >= std::time::Duration::from_millis(900), "each name counts: {:?}", start.elapsed());
 }
 
 // unix(7): "ETOOMANYREFS": descriptors in flight count for their sender's user, and starve the other programs of his
 #[apply(promise)]
 fn answers_that_nobody_takes_hold_few_descriptors_in_flight(on: Kind) {
+    left_in_flight(Twin::new(on), &open_for(OpenFlags::READ), "f", 1, 4);
+    left_in_flight(Twin::new(on), &each(&["f"; EACH_MAX]), ".", EACH_MAX, EACH_MAX);
+}
+
+/// Asks sixty times about `path` and takes nothing, while no more than `most` descriptors may be in flight; then takes
+/// all: `gives` with each answer.
+fn left_in_flight<O: Op>(mut twin: Twin, op: &O, path: &str, gives: usize, most: usize) {
     use nix::sys::signal::{Signal, kill};
-    let mut twin = Twin::new(on);
     twin.host.write("f", b"hello");
-    let file = twin.pin("f");
+    let node = twin.pin(path);
     let helper = nix::unistd::Pid::from_raw(twin.helper() as i32);
     for _ in 0..60 {
-        let frame = twin.frame(Caller::Root, &open_for(OpenFlags::READ), 0);
-        twin.channel.send(&[&frame, b""], &[file.as_fd()]).unwrap();
+        let frame = twin.frame(Caller::Root, op, 0);
+        twin.channel.send(&[&frame, b""], &[node.as_fd()]).unwrap();
     }
     std::thread::sleep(std::time::Duration::from_millis(300));
     kill(helper, Signal::SIGSTOP).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(50));
-    let given = |twin: &Twin| twin.channel.receive(&mut vec![0; 1024]).map(|got| got.descriptors.len());
+    let given = |twin: &Twin| twin.channel.receive(&mut vec![0; 4096]).map(|got| got.descriptors.len());
     let waiting = || {
         let mut poll = [nix::poll::PollFd::new(twin.channel.as_fd(), nix::poll::PollFlags::POLLIN)];
         nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO).unwrap() > 0
@@ -458,8 +519,8 @@ fn answers_that_nobody_takes_hold_few_descriptors_in_flight(on: Kind) {
         in_flight += given(&twin).unwrap();
     }
     kill(helper, Signal::SIGCONT).unwrap();
-    assert!(in_flight <= 4, "{in_flight} descriptors were in flight");
-    (in_flight..60).for_each(|_| assert_eq!(given(&twin), Ok(1)));
+    assert!(in_flight <= most, "{in_flight} descriptors were in flight");
+    (in_flight / gives..60).for_each(|_| assert_eq!(given(&twin), Ok(gives)));
 }
 
 /// Leaves `count` descriptors in flight that count for the user with this host id, until the sockets are dropped.

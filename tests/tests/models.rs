@@ -1,12 +1,15 @@
 //! The mapped security models and `none`: what the guest owns is kept beside the host's files, which belong to the user
 //! who serves. QEMU's formats, as its own 9p file system driver reads and writes them.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use postern_ipc::name::{FileName, Names};
+use postern_ipc::op::OpenEach;
 use postern_server::fuse::abi::WriteFlags;
 use postern_tests::prelude::*;
 use postern_tests::proxy::{Arg, Helper, Proxy, kind};
-use postern_tests::twin::children;
+use postern_tests::twin::{Twin, children};
 use rustix::fs::XattrFlags;
 
 const MAPPED: [Kind; 3] = [Kind::MappedXattr, Kind::MappedFile, Kind::MappedLinks];
@@ -139,6 +142,18 @@ fn cve_2017_7493_metadata_is_not_there_for_the_guest() {
     let names: Vec<_> = share.readdirplus(&dir, 0, 4096).unwrap().into_iter().map(|(_, entry)| entry.name).collect();
     assert!(!names.iter().any(|name| OURS.contains(&name.as_str())), "{names:?}");
     assert_eq!(share.getattr("f").unwrap().mode, S_IFREG | 0o644);
+}
+
+#[test]
+fn cve_2017_7493_metadata_is_not_opened_for_a_server_that_was_taken_over() {
+    let mut twin = Twin::new(Kind::MappedFile);
+    twin.host.write(OURS[1], b"virtfs.uid=0");
+    twin.host.write("f", b"text");
+    let names = ["f", OURS[1]].map(|name| FileName::new(name.as_bytes()).unwrap());
+    let each = OpenEach { names: Names::try_from(names.to_vec()).unwrap() };
+    let root = twin.root.try_clone().unwrap();
+    let (attrs, given, _) = twin.ask(&each, &[root.as_fd()]).unwrap();
+    assert_eq!((attrs.iter().map(Option::is_some).collect::<Vec<_>>(), given.len()), (vec![true, false], 1));
 }
 
 #[test]

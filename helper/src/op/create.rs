@@ -16,7 +16,7 @@ use rustix::io::pwrite;
 use crate::caller;
 use crate::model::{self, Birth};
 use crate::op::{keep, open};
-use crate::pin::{Disbelief, Pin};
+use crate::pin::Pin;
 use crate::serve::Serve;
 use crate::share::{self, Share};
 
@@ -68,10 +68,7 @@ impl Serve for Create {
 
 /// What is there is judged by O_PATH before it is opened: a pipe or a device never is.
 fn open_existing(op: &Create, dir: &Pin, share: &Share) -> Result<(OwnedFd, OwnedFd)> {
-    let node = Pin::prove(share.pin_name(dir, &op.name)?, share).map_err(|why| match why {
-        Disbelief::Errno(errno) => errno,
-        Disbelief::Malformed(_) => Errno::EXDEV,
-    })?;
+    let node = Pin::of_name(dir, &op.name, share)?;
     let file = open::file(&node, op.flags.difference(OpenFlags::EXCL), share)?;
     Ok((node.into(), file))
 }

@@ -3,9 +3,11 @@
 use std::os::fd::OwnedFd;
 
 use nix::libc;
-use postern_ipc::attr::OpenFlags;
+use postern_ipc::attr::{Attr, OpenFlags};
+use postern_ipc::few::Each;
 use postern_ipc::id::Caller;
-use postern_ipc::op::{Answer, Open, OpenDir};
+use postern_ipc::name::FileName;
+use postern_ipc::op::{Answer, Open, OpenDir, OpenEach};
 use postern_ipc::{Errno, Result};
 use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::{Call, bits};
@@ -40,6 +42,32 @@ impl Serve for OpenDir {
         }
         Ok(((), [share.open(&node, OFlags::RDONLY | OFlags::DIRECTORY)?], vec![]))
     }
+}
+
+impl Serve for OpenEach {
+    const NEEDS: Right = Right::Read;
+    const CALLS: &'static [&'static [Call]] = &[&[share::PIN_NAME, share::STAT, share::READ, share::BLOCKING]];
+
+    fn count(&self) -> usize {
+        self.names.iter().len()
+    }
+
+    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let mut files = Each::new();
+        let open = |name| named(&dir, name, share).map(|(attr, file)| (files.push(file), attr).1).ok();
+        let attrs = self.names.iter().map(open).collect();
+        Ok((attrs, files, vec![]))
+    }
+}
+
+/// Opens a regular file by its name for reading, if that need not wait; tells what it was before.
+fn named(dir: &Pin, name: &FileName, share: &Share) -> Result<(Attr, OwnedFd)> {
+    if share.model.hides(name.as_bytes()) {
+        return Err(Errno::ENOENT);
+    }
+    let node = Pin::of_name(dir, name, share)?;
+    share.require_file(&node)?;
+    Ok((share.attr_at(&node, dir, name)?, share.open_at_once(&node, OFlags::RDONLY)?))
 }
 
 /// Opens a regular file. Truncating is a step of its own, so that set-id bits are judged by who asked.

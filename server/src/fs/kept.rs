@@ -6,6 +6,7 @@
 //! opening anew would give: the file has not changed since before it was opened (its ctime, which also tells of new
 //! owners, modes and names), and its file system asks nobody else when a file is opened.
 
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,6 +41,11 @@ impl Unchanged {
         let then = Duration::new(u64::try_from(attr.ctime.sec).ok()?, attr.ctime.nsec);
         (now.checked_sub(then)? > TICK).then_some(Self(attr.ctime))
     }
+
+    /// Whether it is so still.
+    pub fn is(self, file: impl AsFd) -> bool {
+        Attr::of(file).is_ok_and(|now| now.ctime == self.0)
+    }
 }
 
 /// Files that were opened for reading and nothing else, the oldest of which makes room for the next.
@@ -68,14 +74,23 @@ impl Kept {
     /// What was opened, if its file has not changed since before that. A directory that is open is somebody else's.
     pub fn get(&self, node: NodeId, object: Object) -> Option<Arc<OpenFile>> {
         let file = self.lock().get((node, object))?;
-        let now = Attr::of(&*file).ok()?.ctime;
-        (file.unchanged == Some(Unchanged(now))).then_some(file)
+        file.unchanged.is_some_and(|unchanged| unchanged.is(&*file)).then_some(file)
+    }
+
+    /// Something is kept of it.
+    pub fn has(&self, node: NodeId, object: Object) -> bool {
+        self.lock().by_node.contains_key(&(node, object))
+    }
+
+    /// Files of this file system are known not to be kept.
+    pub fn refuses(&self, dev: Dev) -> bool {
+        self.lock().local == Some((dev, false))
     }
 
     /// Keeps a file of the file system `dev` that was opened for reading and nothing else after it was last seen to be
     /// unchanged.
     pub fn put(&self, file: &Arc<OpenFile>, dev: Dev) {
-        if file.unchanged.is_none() || self.most == 0 || !self.is_local(file, dev) {
+        if file.unchanged.is_none() || self.most == 0 || !self.is_local(&**file, dev) {
             return;
         }
         let of = (file.node, file.object);
@@ -98,7 +113,8 @@ impl Kept {
         drop((before, oldest));
     }
 
-    fn is_local(&self, file: &OpenFile, dev: Dev) -> bool {
+    /// Whether the file system `dev`, of which `file` is, asks nobody else when a file is opened.
+    pub fn is_local(&self, file: impl AsFd, dev: Dev) -> bool {
         if let Some((asked, local)) = self.lock().local
             && asked == dev
         {

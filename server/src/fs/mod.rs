@@ -3,6 +3,7 @@
 //!
 //! A frontend speaks in node ids, file handles and the guest's ids only. Every call may come from any thread.
 
+pub mod ahead;
 mod devices;
 pub mod dir;
 pub mod file;

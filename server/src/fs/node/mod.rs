@@ -55,6 +55,11 @@ impl Identity {
         let since = |Time { sec, nsec }| sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(nsec.into());
         Self { id: attr.id, born: attr.btime.map_or(0, since) }
     }
+
+    /// The file system it is of.
+    pub fn dev(&self) -> Dev {
+        self.id.dev
+    }
 }
 
 /// Where a node was last seen.
@@ -131,6 +136,14 @@ impl Nodes {
     /// ESTALE for a node that the guest does not know.
     pub fn dev(&self, node: NodeId) -> Result<Dev> {
         self.lock().nodes.get(node).map(|node| node.identity.id.dev).ok_or(Errno::ESTALE)
+    }
+
+    /// Which file a node is, the directory in which it was last seen and its name there; `None` if it has none.
+    pub fn sight(&self, node: NodeId) -> Option<(Identity, NodeId, FileName)> {
+        let table = self.lock();
+        let entry = table.nodes.get(node)?;
+        let seen = entry.seen.as_ref()?;
+        Some((entry.identity, seen.parent, seen.name().ok()?))
     }
 
     /// Forgets everything but the root, as if the guest had given all references back.

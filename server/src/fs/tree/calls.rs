@@ -28,6 +28,7 @@ impl Fs for Tree {
         self.locks.clear();
         self.files.clear();
         self.kept.clear();
+        self.ahead.clear();
         self.nodes.reset();
     }
 
@@ -190,7 +191,10 @@ impl Fs for Tree {
         self.files.room()?;
         let ask = |pin: BorrowedFd<'_>| self.call(&op::Open { flags }, &[pin], b"", |(), [file], _| file);
         if flags == OpenFlags::READ {
-            return self.reopen(node, Object::File, ask);
+            return match self.open_in_order(node) {
+                Some(file) => Ok(self.keep(file)),
+                None => self.reopen(node, Object::File, ask),
+            };
         }
         let pin = self.pin(node)?;
         let file = ask(pin.as_fd())?;
@@ -349,7 +353,14 @@ impl Fs for Tree {
         let dev = self.nodes.dev(file.node)?;
         let listed = Listed { tree: self, node: file.node, dev, pin: &pin, detail };
         let mut stream = file.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.read(file.as_fd(), offset, to, |raw, to| listed.give(raw, to))
+        let mut roll = if self.walk.finds() { self.ahead.listing(file.node, offset) } else { None };
+        stream.read(file.as_fd(), offset, to, |raw, to| {
+            let given = listed.give(raw, to)?;
+            roll.iter_mut().filter(|_| given).for_each(|roll| roll.push(raw));
+            Ok(given)
+        })?;
+        roll.into_iter().for_each(|roll| self.ahead.listed(roll));
+        Ok(())
     }
 
     fn getxattr(&self, node: NodeId, name: &XattrName, size: u32, to: &mut dyn Sink) -> Result<u32> {

@@ -2,14 +2,16 @@
 //!
 //! Here is what it consists of, and how nodes are reached; `calls` is what frontends ask of it.
 
+mod ahead;
 mod calls;
 mod listed;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use postern_ipc::attr::{Attr, OpenFlags};
+use postern_ipc::attr::{Attr, Dev, OpenFlags};
 use postern_ipc::client::Links;
+use postern_ipc::few::EACH_MAX;
 use postern_ipc::frame::DATA_MAX;
 use postern_ipc::hello::Root;
 use postern_ipc::id::Caller;
@@ -19,6 +21,7 @@ use postern_ipc::op::{self, Op};
 use postern_ipc::span::Shown;
 use postern_ipc::{Errno, Result};
 
+use super::ahead::{Ahead, OPEN_MAX};
 use super::devices::{Devices, Multidevs};
 use super::file::{Files, OpenFile};
 use super::kept::{Kept, Unchanged};
@@ -51,6 +54,7 @@ pub struct Tree {
     model: Model,
     capabilities: KnownTo,
     who_is_root: Root,
+    ahead: Arc<Ahead>,
 }
 
 /// What the helper's side gave.
@@ -89,7 +93,13 @@ pub struct Limits {
     pub descriptors: u64,
     /// Nodes, most of them without a descriptor.
     pub nodes: u64,
+    /// Files opened before they are asked for, 0 to [`AHEAD_MAX`].
+    pub ahead: u8,
 }
+
+/// Most files opened before they are asked for, with one that is.
+pub const AHEAD_MAX: u8 = 7;
+const _: () = assert!(AHEAD_MAX as usize + 1 == EACH_MAX);
 
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
@@ -111,12 +121,13 @@ impl Tree {
         let for_locks = limits.descriptors / 8;
         let rest = limits.descriptors.saturating_sub(OTHERS).saturating_sub(for_locks);
         let kept = count(rest / 16).min(KEPT);
+        let ahead = (kept / 8).min(OPEN_MAX);
         let rest = rest.saturating_sub(u64::try_from(kept).unwrap_or(0));
         let part = count(if settings.alone { rest / 4 } else { rest / 2 });
         Ok(Self {
             nodes: Nodes::new(root, &attr, part, count(limits.nodes))?.by_name(model.keeps_by_name()),
             files: Arc::new(Files::new(part)),
-            kept: Arc::new(Kept::new(kept)),
+            kept: Arc::new(Kept::new(kept.saturating_sub(ahead))),
             locks: Arc::new(Locks::new(count(for_locks))),
             walk,
             links,
@@ -128,6 +139,7 @@ impl Tree {
             model,
             capabilities,
             who_is_root,
+            ahead: Arc::new(Ahead::new(limits.ahead, ahead)),
         })
     }
 
@@ -137,6 +149,7 @@ impl Tree {
             nodes: self.nodes.beside(self.for_views / VIEWS_MAX)?,
             files: Arc::clone(&self.files),
             kept: Arc::clone(&self.kept),
+            ahead: Arc::clone(&self.ahead),
             locks: Arc::clone(&self.locks),
             walk: self.walk.by(user),
             links: Arc::clone(&self.links),
@@ -280,6 +293,9 @@ impl Tree {
 
     /// A name of `node` is gone.
     fn unnamed(&self, node: NodeId, parent: NodeId, name: &FileName, pin: Arc<OwnedFd>) {
+        if let Some((identity, ..)) = self.nodes.sight(node) {
+            drop(self.ahead.take(identity));
+        }
         self.nodes.unnamed(node, parent, name, pin);
         self.kept.forget(node);
     }
@@ -294,12 +310,17 @@ impl Tree {
         let file = OpenFile::new(ask(pin.as_fd())?, node, object, false, OpenFlags::READ);
         let file = Arc::new(file.unchanged(before.as_ref().and_then(Unchanged::since)));
         if let Some(before) = before {
-            self.kept.put(&file, before.id.dev);
-        }
-        if self.nodes.dev(node).is_err() {
-            self.kept.forget(node);
+            self.for_others(&file, before.id.dev);
         }
         Ok(self.keep(file))
+    }
+
+    /// Keeps an open file of the file system `dev` for all who open it, unless its node went meanwhile.
+    fn for_others(&self, file: &Arc<OpenFile>, dev: Dev) {
+        self.kept.put(file, dev);
+        if self.nodes.dev(file.node).is_err() {
+            self.kept.forget(file.node);
+        }
     }
 
     fn keep(&self, file: Arc<OpenFile>) -> Fh {

@@ -1,0 +1,289 @@
+//! What will be asked for next. Whoever reads a tree opens the files of a directory in the order in which they were
+//! listed, and one question to the helper opens several for little more than one.
+//!
+//! Remembered are the names of directories that were listed lately, how far they were opened in that order, and the
+//! files that were opened before they were asked for: all of them bounded, the oldest makes room for the next. A file
+//! is given only for what opening anew would give, as those that are [kept](super::kept).
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use postern_ipc::name::{FileName, Names};
+
+use super::NodeId;
+use super::dir::Raw;
+use super::kept::Unchanged;
+use super::node::Identity;
+
+/// Most directories whose names are remembered.
+const DIRS: usize = 16;
+/// Bytes of names of each; no others are remembered.
+const NAMES: usize = 16 * 1024;
+/// So many names may be passed over: nobody asks for them.
+const PASSED: usize = 8;
+/// Most files open ahead.
+pub const OPEN_MAX: usize = 64;
+
+/// The names of a directory, in the order in which they were listed.
+#[derive(Debug, Default)]
+pub struct Roll {
+    dir: Option<NodeId>,
+    /// Where the listing goes on.
+    end: u64,
+    /// Each with its length before it.
+    names: Vec<u8>,
+    /// No more are remembered.
+    full: bool,
+    /// Behind the one that was opened last.
+    at: usize,
+    /// How many were opened in their order.
+    steps: u32,
+}
+
+impl Roll {
+    /// An entry was listed.
+    pub fn push(&mut self, entry: &Raw<'_>) {
+        self.end = entry.next;
+        let Ok(length) = u8::try_from(entry.name.len()) else { return };
+        if !matches!(entry.kind, libc::DT_REG | libc::DT_UNKNOWN) || self.full {
+            return;
+        }
+        self.full = self.names.len().saturating_add(entry.name.len()) >= NAMES;
+        if !self.full {
+            self.names.push(length);
+            self.names.extend_from_slice(entry.name);
+        }
+    }
+
+    /// Names from a place on, each with the place behind it.
+    fn from(&self, mut at: usize) -> impl Iterator<Item = (usize, &[u8])> {
+        std::iter::from_fn(move || {
+            let (length, rest) = self.names.get(at..)?.split_first()?;
+            let name = rest.get(..usize::from(*length))?;
+            at = at.saturating_add(1).saturating_add(name.len());
+            Some((at, name))
+        })
+    }
+
+    /// The place behind a name that is not far from `at`.
+    fn find(&self, at: usize, name: &FileName) -> Option<usize> {
+        self.from(at).take(PASSED).find(|(_, next)| *next == name.as_bytes()).map(|(behind, _)| behind)
+    }
+
+    /// Who goes back to the first ones may go through all of them again.
+    fn step(&mut self, name: &FileName) {
+        (self.at, self.steps) = match (self.find(self.at, name), self.find(0, name)) {
+            (Some(behind), _) => (behind, self.steps.saturating_add(1)),
+            (None, Some(behind)) => (behind, 0),
+            (None, None) => (self.at, 0),
+        };
+    }
+}
+
+/// A file open for reading before it was asked for.
+#[derive(Debug)]
+pub struct Opened {
+    /// Which file.
+    pub identity: Identity,
+    /// Open.
+    pub file: OwnedFd,
+    /// Since before that.
+    pub unchanged: Unchanged,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct Ahead {
+    state: Mutex<State>,
+    /// Files opened with one that is asked for, at most.
+    with: usize,
+    /// Files open at once, at most.
+    most: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rolls: VecDeque<Roll>,
+    opened: VecDeque<Opened>,
+}
+
+impl Ahead {
+    /// Nothing yet. `with` files may be opened with one that is asked for, `most` may be open.
+    pub fn new(with: u8, most: usize) -> Self {
+        Self { state: Mutex::default(), with: usize::from(with).min(most), most }
+    }
+
+    /// Whether anything is to be opened ahead at all.
+    pub fn is_wanted(&self) -> bool {
+        self.with > 0
+    }
+
+    /// `dir` is about to be listed from `offset` on, if that is its beginning or where it was listed to.
+    pub fn listing(&self, dir: NodeId, offset: u64) -> Option<Roll> {
+        if !self.is_wanted() {
+            return None;
+        }
+        let rolls = &mut self.lock().rolls;
+        let known = rolls.iter().position(|roll| roll.dir == Some(dir));
+        let roll = match known {
+            Some(at) => rolls.remove(at),
+            None if rolls.len() >= DIRS => rolls.pop_front(),
+            None => None,
+        };
+        let mut roll = roll.unwrap_or_default();
+        if offset == 0 {
+            roll.names.clear();
+            return Some(Roll { dir: Some(dir), names: roll.names, ..Roll::default() });
+        }
+        (roll.dir == Some(dir) && roll.end == offset).then_some(roll)
+    }
+
+    /// What was about to be listed has been.
+    pub fn listed(&self, roll: Roll) {
+        self.lock().rolls.push_back(roll);
+    }
+
+    /// `name` in `dir` is to be opened. How many after it may be opened with it: twice as many each time, as long as the
+    /// order is kept.
+    pub fn step(&self, dir: NodeId, name: &FileName) -> usize {
+        let mut state = self.lock();
+        let Some(roll) = state.rolls.iter_mut().find(|roll| roll.dir == Some(dir)) else { return 0 };
+        roll.step(name);
+        match roll.steps {
+            0 => 0,
+            steps => 1_usize.checked_shl(steps.saturating_sub(1)).unwrap_or(usize::MAX).min(self.with),
+        }
+    }
+
+    /// `name` in `dir` and so many names after it; `None` if there are no others.
+    pub fn names(&self, dir: NodeId, name: &FileName, more: usize) -> Option<Names> {
+        let state = self.lock();
+        let roll = state.rolls.iter().find(|roll| roll.dir == Some(dir))?;
+        let others = roll.from(roll.at).filter_map(|(_, name)| FileName::new(name).ok()).take(more);
+        let names: Vec<_> = std::iter::once(*name).chain(others).collect();
+        if names.len() > 1 { Names::try_from(names).ok() } else { None }
+    }
+
+    /// A file was opened ahead.
+    pub fn put(&self, opened: Opened) {
+        let mut state = self.lock();
+        let oldest = if state.opened.len() >= self.most { state.opened.pop_front() } else { None };
+        state.opened.push_back(opened);
+        drop(state);
+        drop(oldest);
+    }
+
+    /// A file that was opened ahead, for whoever asks for it.
+    pub fn take(&self, identity: Identity) -> Option<Opened> {
+        let opened = &mut self.lock().opened;
+        let at = opened.iter().position(|opened| opened.identity == identity)?;
+        opened.remove(at)
+    }
+
+    /// Nothing is open ahead, and no directory is remembered.
+    pub fn clear(&self) {
+        let gone = std::mem::take(&mut *self.lock());
+        drop(gone);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postern_ipc::attr::Attr;
+
+    const DIR: NodeId = NodeId(7);
+
+    fn name(name: &str) -> FileName {
+        FileName::new(name.as_bytes()).unwrap()
+    }
+
+    fn entry(name: &str, kind: u8, next: u64) -> Raw<'_> {
+        Raw { ino: 1, next, kind, name: name.as_bytes() }
+    }
+
+    /// Lists files named by numbers, whose offsets are those numbers and one more.
+    fn list(ahead: &Ahead, dir: NodeId, numbers: std::ops::Range<u64>) {
+        let mut roll = ahead.listing(dir, numbers.start).unwrap();
+        for number in numbers {
+            roll.push(&entry(&number.to_string(), libc::DT_REG, number.saturating_add(1)));
+        }
+        ahead.listed(roll);
+    }
+
+    fn steps(ahead: &Ahead, names: &[u64]) -> Vec<usize> {
+        names.iter().map(|number| ahead.step(DIR, &name(&number.to_string()))).collect()
+    }
+
+    #[test]
+    fn the_next_names_are_those_that_were_listed_next() {
+        let ahead = Ahead::new(7, 64);
+        list(&ahead, DIR, 0..20);
+        list(&ahead, DIR, 20..40);
+        assert_eq!(steps(&ahead, &[0, 1, 2, 3, 4]), [1, 2, 4, 7, 7], "more each time");
+        let names = ahead.names(DIR, &name("4"), 3).unwrap();
+        assert_eq!(names.iter().copied().collect::<Vec<_>>(), ["4", "5", "6", "7"].map(name));
+        assert_eq!(steps(&ahead, &[10, 9, 19, 11, 20, 39]), [7, 0, 0, 1, 0, 0], "a few may be passed over");
+        assert_eq!(steps(&ahead, &[1, 2, 3, 0]), [0, 1, 2, 0], "who begins again goes on");
+        assert!(ahead.names(NodeId(8), &name("4"), 3).is_none(), "it was not listed");
+    }
+
+    #[test]
+    fn who_lists_from_elsewhere_or_anew_begins_anew() {
+        let ahead = Ahead::new(7, 64);
+        list(&ahead, DIR, 0..20);
+        assert!(ahead.listing(DIR, 30).is_none() && steps(&ahead, &[0]) == [0]);
+        list(&ahead, DIR, 0..20);
+        assert_eq!(steps(&ahead, &[0, 1]), [1, 2]);
+        list(&ahead, DIR, 0..20);
+        assert_eq!(steps(&ahead, &[0]), [1]);
+    }
+
+    #[test]
+    fn only_what_may_be_a_regular_file_is_remembered() {
+        let ahead = Ahead::new(7, 64);
+        let mut roll = ahead.listing(DIR, 0).unwrap();
+        for (text, kind) in [(".", libc::DT_DIR), ("l", libc::DT_LNK), ("a", libc::DT_REG), ("b", libc::DT_UNKNOWN)] {
+            roll.push(&entry(text, kind, 1));
+        }
+        ahead.listed(roll);
+        assert!(ahead.step(DIR, &name("a")) == 1);
+        assert_eq!(ahead.names(DIR, &name("a"), 7).unwrap().iter().count(), 2);
+    }
+
+    #[test]
+    fn neither_names_nor_directories_nor_files_grow_without_end() {
+        let ahead = Ahead::new(7, 3);
+        for dir in 0..1000 {
+            list(&ahead, NodeId(dir), 0..5000);
+        }
+        let state = ahead.lock();
+        assert_eq!(state.rolls.len(), DIRS);
+        assert!(state.rolls.iter().all(|roll| roll.names.len() <= NAMES && roll.full));
+        drop(state);
+        let file = || OwnedFd::from(std::fs::File::open("/etc/passwd").unwrap());
+        let attr = Attr::of(file()).unwrap();
+        let unchanged = Unchanged::since(&attr).unwrap();
+        let named = |ino| {
+            let mut attr = attr;
+            attr.id.ino = ino;
+            Identity::of(&attr)
+        };
+        (0..10).for_each(|ino| ahead.put(Opened { identity: named(ino), file: file(), unchanged }));
+        let there: Vec<_> = (0..10).filter(|ino| ahead.take(named(*ino)).is_some()).collect();
+        assert_eq!(there, [7, 8, 9]);
+        assert!(ahead.take(named(9)).is_none(), "it was given");
+    }
+
+    #[test]
+    fn nothing_is_remembered_where_nothing_is_wanted() {
+        let ahead = Ahead::new(0, 64);
+        assert!(ahead.listing(DIR, 0).is_none() && ahead.step(DIR, &name("a")) == 0);
+        assert!(!Ahead::new(7, 0).is_wanted());
+    }
+}
