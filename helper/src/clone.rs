@@ -27,7 +27,7 @@ const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 /// What shows the mount of a descriptor, and whether it is a mount's root.
 const MOUNT: StatxFlags = StatxFlags::MNT_ID.union(MNT_ID_UNIQUE).union(StatxFlags::TYPE).union(StatxFlags::INO);
 /// Nothing of the share is followed, triggered or waited for. A FUSE server may never answer.
-const QUIETLY: AtFlags =
+pub(crate) const QUIETLY: AtFlags =
     AtFlags::EMPTY_PATH.union(AtFlags::SYMLINK_NOFOLLOW).union(AtFlags::NO_AUTOMOUNT).union(AtFlags::STATX_DONT_SYNC);
 
 /// Which mount a descriptor came from, and which file of it.

@@ -89,6 +89,7 @@ impl Ground {
             root,
             mounts: self.clone.mounts.clone(),
             max_rate: None,
+            chmods_by_descriptor: true,
         }
     }
 
@@ -327,4 +328,17 @@ fn the_map_of_ids_holds_alone() {
     let stopped = again(&["unshare", "--user", "--map-root-user", "--"], place.path().to_str().unwrap());
     assert_eq!(stopped.code(), Some(7));
     assert_eq!(act(place.path()), (Ok(()), Ok(())));
+}
+
+// fchmodat2(2): Linux 6.6; fchmodat(2) through the number before that
+#[test]
+fn permission_bits_are_changed_alike_on_kernels_old_and_new() {
+    let ground = Ground::planted(Rights::READ_WRITE, |share| write(share.join("f"), "text").unwrap());
+    for (chmods_by_descriptor, mode) in [(true, 0o640), (false, 0o604)] {
+        let share = Share { chmods_by_descriptor, ..ground.share(Rights::READ_WRITE) };
+        crate::caller::prepare(crate::caller::Power::Kernel).unwrap();
+        let node = Pin::prove(ground.held("f"), &share).unwrap();
+        share.chmod(&node, Mode::from_raw_mode(mode)).unwrap();
+        assert_eq!(ground.path("share/f").metadata().unwrap().permissions().mode() & 0o7777, mode);
+    }
 }

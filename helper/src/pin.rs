@@ -7,9 +7,9 @@ use postern_ipc::frame::Malformed;
 use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result};
 use postern_policy::sandbox::seccomp::{Call, bits};
-use rustix::fs::{Mode, OFlags, fcntl_getfl, openat, readlinkat_raw};
+use rustix::fs::{Mode, OFlags, StatxFlags, fcntl_getfl, openat, readlinkat_raw, statx};
 
-use crate::clone::Place;
+use crate::clone::{Place, QUIETLY};
 use crate::share::Share;
 
 /// An O_PATH descriptor of a node of the share.
@@ -32,11 +32,12 @@ pub(crate) enum Disbelief {
 /// What [`Pin::prove`] calls.
 pub(crate) const CALLS: &[Call] = &[
     Call::at(libc::SYS_fcntl, "a descriptor of the server's must be O_PATH").eq(1, bits(libc::F_GETFL)),
-    Call::any(libc::SYS_statx, "shows the mount that a descriptor came from"),
-    Call::any(libc::SYS_readlinkat, "shows whether a descriptor's node is still in the share"),
-    Call::at(libc::SYS_openat, "shows the same of a directory whose path is too long").eq(2, DIR_FLAGS),
+    Call::any(
+        libc::SYS_statx,
+        "shows the mount that a descriptor came from, and that a directory is still in the share",
+    ),
+    Call::any(libc::SYS_readlinkat, "shows the same of other nodes"),
 ];
-const DIR_FLAGS: u32 = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::LARGEFILE).bits();
 
 /// What the kernel adds to the path of a node without a name.
 const DELETED: &[u8] = b" (deleted)";
@@ -81,9 +82,16 @@ impl Pin {
         Ok((Self { fd, kind: place.kind }, place))
     }
 
-    /// Whether the node's path leads to the share's root. The host may have moved the directory away while it was
-    /// held: its mount id stays, and Landlock does not notice. Such a path reads as "/".
+    /// Whether the node is below the share's root. The host may have moved the directory away while it was held: its
+    /// mount id stays, and Landlock does not notice. The path of what is no directory, or may not be searched, tells:
+    /// moved away, it reads as "/". That takes the kernel longer than a step up.
     fn connected(&self, place: Place, share: &Share) -> Result<bool> {
+        if self.is_dir() {
+            match self.has_parent(share) {
+                Err(Errno::EACCES) => {}
+                known => return known,
+            }
+        }
         let mut text = [0; 1 + DELETED.len() + 1];
         match readlinkat_raw(&share.numbers, Share::number(self), &mut text[..]) {
             Ok(length) => Ok(match text.get(..length).and_then(|path| path.strip_prefix(b"/")) {
@@ -102,7 +110,7 @@ impl Pin {
         if !self.is_dir() {
             return Ok(true);
         }
-        match share.through(self, || Ok(openat(self, c"..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)) {
+        match share.through(self, || Ok(statx(self, c"..", QUIETLY, StatxFlags::empty())?)) {
             Ok(_) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(errno),

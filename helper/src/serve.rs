@@ -332,6 +332,7 @@ mod tests {
             libc::SYS_unlinkat,
             libc::SYS_renameat2,
             libc::SYS_fchmodat,
+            libc::SYS_fchmodat2,
             libc::SYS_fchmod,
             libc::SYS_fchownat,
             libc::SYS_utimensat,

@@ -11,7 +11,7 @@ use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp::{Call, bits};
 use postern_policy::translate::Translation;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Mode, OFlags, fcntl_setfl, openat, readlinkat_raw};
+use rustix::fs::{AtFlags, Mode, OFlags, chmodat, fcntl_setfl, openat, readlinkat_raw};
 use rustix::path::DecInt;
 
 use crate::clone::{Mounts, Place};
@@ -19,6 +19,7 @@ use crate::guard::Guard;
 use crate::model::Store;
 use crate::names::Names;
 use crate::pin::Pin;
+use crate::sys;
 
 /// Everything that operations share. Nothing in it changes between two requests but a lock.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct Share {
     pub(crate) mounts: Mounts,
     /// Most requests a second on a channel.
     pub(crate) max_rate: Option<u32>,
+    /// The kernel changes permission bits of what a descriptor stands for, which takes it less long: Linux 6.6.
+    pub(crate) chmods_by_descriptor: bool,
 }
 
 /// Longest path that the kernel tells, with its NUL. limits.h
@@ -97,6 +100,11 @@ pub(crate) const TMPFILE: Call = Call::at(libc::SYS_openat, "makes a file withou
 /// Waits for a lease.
 pub(crate) const WAIT: Call =
     Call::any(libc::SYS_clock_nanosleep, "waits for the holder of a lease, and where requests come too fast");
+/// Changes permission bits.
+pub(crate) const CHMOD: &[Call] = &[
+    Call::at(libc::SYS_fchmodat, "changes the permission bits, through the node's number"),
+    Call::at(libc::SYS_fchmodat2, "changes them through its descriptor").eq(3, bits(libc::AT_EMPTY_PATH)),
+];
 /// O_NONBLOCK is for opening only.
 pub(crate) const BLOCKING: Call = Call::at(libc::SYS_fcntl, "takes O_NONBLOCK away again").eq(1, bits(libc::F_SETFL));
 /// Fills attributes.
@@ -144,6 +152,17 @@ impl Share {
             let (file, how) = willing(how, open)?;
             fcntl_setfl(&file, how & SETTABLE)?;
             Ok(file)
+        })
+    }
+
+    /// Changes the permission bits of what is no symbolic link.
+    pub(crate) fn chmod(&self, node: &Pin, mode: Mode) -> Result<()> {
+        self.owning(node, || {
+            if self.chmods_by_descriptor {
+                sys::chmod(node, mode)
+            } else {
+                Ok(chmodat(&self.numbers, Self::number(node), mode, AtFlags::empty())?)
+            }
         })
     }
 

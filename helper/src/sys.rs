@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::unistd::ForkResult;
-use postern_ipc::Result;
+use postern_ipc::{Errno, Result};
+use rustix::fs::Mode;
 use rustix::process::Pid;
 
 /// Forgets the environment of whoever started this process.
@@ -154,6 +155,25 @@ pub(crate) fn mount_setattr(tree: impl AsFd, attributes: u64, propagation: u64) 
         libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const change, size_of_val(&change))
     };
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+}
+
+/// Changes the permission bits of what an O_PATH descriptor stands for. fchmodat2(2), Linux 6.6
+pub(crate) fn chmod(node: impl AsFd, mode: Mode) -> Result<()> {
+    fchmodat2(node.as_fd().as_raw_fd(), mode)
+}
+
+/// Whether [`chmod`] can be called: where nothing is open, the kernel says so, and a filter that does not know the call
+/// something else.
+pub(crate) fn has_chmod() -> bool {
+    fchmodat2(-1, Mode::empty()) == Err(Errno::EBADF)
+}
+
+fn fchmodat2(node: RawFd, mode: Mode) -> Result<()> {
+    // SAFETY: the path is an empty C string, which the kernel only reads.
+    match unsafe { libc::syscall(libc::SYS_fchmodat2, node, c"".as_ptr(), mode.bits(), libc::AT_EMPTY_PATH) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
 }
 
 /// `struct fsxattr` of linux/fs.h.

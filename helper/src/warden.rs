@@ -36,6 +36,7 @@ use crate::mapper::{Outside, Process};
 use crate::model::{Plan, Store};
 use crate::names::Names;
 use crate::share::Share;
+use crate::sys;
 use crate::walls::{self, Walls};
 
 /// A helper that keeps dying is started this often in that time; then it waits.
@@ -70,6 +71,7 @@ pub(crate) fn run(args: &Args, socket: &UnixStream, dir: OwnedFd, identity: &Ide
         names,
         channels: hello.channels,
         witness,
+        chmods_by_descriptor: sys::has_chmod(),
     };
     let others = Others::new(socket).step("wait for signals")?;
     warden.confine()?;
@@ -172,6 +174,7 @@ struct Warden<'a> {
     names: Names,
     channels: u16,
     witness: Witness,
+    chmods_by_descriptor: bool,
 }
 
 impl Warden<'_> {
@@ -268,6 +271,7 @@ impl Warden<'_> {
             root,
             mounts: mount.mounts.clone(),
             max_rate: self.args.max_rate,
+            chmods_by_descriptor: self.chmods_by_descriptor,
         })
     }
 

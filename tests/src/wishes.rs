@@ -27,7 +27,8 @@ pub fn wishes() -> Vec<Row> {
         ("change a mode", own(libc::SYS_chmod)),
         ("change it by descriptor", (libc::SYS_fchmod, [FD, 0o777, 0, 0, 0, 0])),
         ("change it in a directory", (libc::SYS_fchmodat, [FD, NAME, 0o777, 0, 0, 0])),
-        ("change it without following", (libc::SYS_fchmodat2, [FD, NAME, 0o777, 0x1000, 0, 0])),
+        ("change it without following", (libc::SYS_fchmodat2, [FD, NAME, 0o777, 0x100, 0, 0])),
+        ("change what a descriptor stands for", (libc::SYS_fchmodat2, [FD, NAME, 0o777, 0x1000, 0, 0])),
         ("change an owner", (libc::SYS_fchown, [FD, 0, 0, 0, 0, 0])),
         ("change an owner in a directory", (libc::SYS_fchownat, [FD, NAME, 0, 0, 0x1000, 0])),
         ("change times", (libc::SYS_utimensat, [FD, 0, 0, 0, 0, 0])),
@@ -119,9 +120,10 @@ pub fn wishes() -> Vec<Row> {
 }
 
 /// Of those, what the helper is for.
-pub const HELPERS: [&str; 15] = [
+pub const HELPERS: [&str; 16] = [
     "change it by descriptor",
     "change it in a directory",
+    "change what a descriptor stands for",
     "change an owner in a directory",
     "change times",
     "set it by path",

@@ -10,9 +10,7 @@ use postern_ipc::op::{Answer, SetAttr};
 use postern_ipc::{Errno, Result};
 use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
-use rustix::fs::{
-    AtFlags, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, chmodat, chownat, ftruncate, utimensat,
-};
+use rustix::fs::{AtFlags, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, chownat, ftruncate, utimensat};
 use rustix::process::{Gid, Uid};
 use rustix::thread::CapabilitySet;
 
@@ -29,7 +27,6 @@ impl Serve for SetAttr {
     const CALLS: &'static [&'static [Call]] = &[
         &[
             Call::at(libc::SYS_fchownat, "changes the owner"),
-            Call::at(libc::SYS_fchmodat, "changes the permission bits, through the node's number"),
             Call::at(libc::SYS_utimensat, "changes the times"),
             Call::any(libc::SYS_ftruncate, "changes the size"),
             share::WRITE,
@@ -37,6 +34,7 @@ impl Serve for SetAttr {
             share::WAIT,
             share::STAT,
         ],
+        share::CHMOD,
         keep::CALLS,
     ];
 
@@ -103,8 +101,7 @@ fn permit(node: &Pin, mode: Mode, share: &Share) -> Result<()> {
 }
 
 fn chmod(node: &Pin, mode: Mode, share: &Share) -> Result<()> {
-    let mode = rustix::fs::Mode::from_raw_mode(mode.bits());
-    share.owning(node, || Ok(chmodat(&share.numbers, Share::number(node), mode, AtFlags::empty())?))
+    share.chmod(node, rustix::fs::Mode::from_raw_mode(mode.bits()))
 }
 
 /// By opening, because truncate(2) would wait for the holder of a lease.

@@ -14,8 +14,7 @@ use postern_policy::right::Right;
 use postern_policy::sandbox::seccomp::Call;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
-    AtFlags, Mode, XattrFlags as HostFlags, chmodat, getxattr, getxattr_query, listxattr, listxattr_query, removexattr,
-    setxattr,
+    Mode, XattrFlags as HostFlags, getxattr, getxattr_query, listxattr, listxattr_query, removexattr, setxattr,
 };
 
 use crate::guard::SETID;
@@ -105,11 +104,8 @@ fn changeable(node: &Pin, name: &XattrName, share: &Share, caller: Caller) -> Re
 
 impl Serve for SetXattr {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] = &[&[
-        Call::any(libc::SYS_setxattr, "sets an attribute"),
-        Call::at(libc::SYS_fchmodat, "takes the set-group-id bit away with an ACL"),
-        share::STAT,
-    ]];
+    const CALLS: &'static [&'static [Call]] =
+        &[&[Call::any(libc::SYS_setxattr, "sets an attribute"), share::STAT], share::CHMOD];
 
     fn serve(self, [node]: [Pin; 1], data: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         let name = changeable(&node, &self.name, share, caller)?;
@@ -136,8 +132,7 @@ fn kill_sgid(node: &Pin, share: &Share) -> Result<()> {
         return Ok(());
     }
     let taken = if share.guard.setid { libc::S_ISGID } else { SETID };
-    let mode = Mode::from_raw_mode(mode & !taken);
-    share.owning(node, || Ok(chmodat(&share.numbers, Share::number(node), mode, AtFlags::empty())?))
+    share.chmod(node, Mode::from_raw_mode(mode & !taken))
 }
 
 impl Serve for RemoveXattr {
