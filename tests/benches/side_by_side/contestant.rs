@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use postern_tests::share::Setup;
 use postern_tests::{Kind, Process, Share};
 
 use crate::guest::{Guest, Waiting};
@@ -55,6 +56,12 @@ impl Shape {
         Self { name: "any CPU, sleeping guest", server: None, client: None, waiting: Waiting::Asleep };
 }
 
+/// A server below `place` with its own arguments, and postern with those that it is to be measured with.
+pub fn setup(kind: Kind, own: &[&str], place: &'static str, args: &Args) -> Setup {
+    let given = args.with.iter().filter(|_| kind.is_postern()).map(String::as_str);
+    own.iter().copied().chain(given).fold(kind.setup().below(place), |setup, arg| setup.arg(arg))
+}
+
 /// A server with its tree.
 pub struct Contestant {
     /// The root of the guest.
@@ -78,9 +85,7 @@ impl Contestant {
         cpu::stay(shape.server);
         let contestant = match server {
             Server::Real(_, kind, own) => {
-                let given = args.with.iter().filter(|_| kind.is_postern()).map(String::as_str);
-                let setup =
-                    own.iter().copied().chain(given).fold(kind.setup().below(place), |setup, arg| setup.arg(arg));
+                let setup = setup(kind, own, place, args);
                 let queues = if kind.is_postern() { queues } else { 1 };
                 let share = if queues == 1 { setup } else { setup.queues(queues) }.serve();
                 plant(&share.host);

@@ -12,7 +12,7 @@ use postern_tests::Kind;
 use postern_tests::guest::{Guest, Kernel, Outcome};
 use postern_tests::share::Scratch;
 
-use crate::contestant::{SERVERS, Server};
+use crate::contestant::{SERVERS, Server, setup};
 use crate::report::{Aim, Columns, Row, Sample, table};
 use crate::workload::Unit;
 use crate::{Args, PLACES, cpu, tagged};
@@ -65,7 +65,7 @@ fn compare(title: &str, tree: &Path, args: &Args) -> String {
         for turn in 0..servers.len() {
             let who = (round + turn) % servers.len();
             let (name, kind, own) = servers[who];
-            for (row, sample) in rows.iter_mut().zip(work(name, kind, own, &sources)) {
+            for (row, sample) in rows.iter_mut().zip(work(name, kind, own, &sources, args)) {
                 row.samples[who].push(sample);
             }
         }
@@ -116,8 +116,8 @@ impl Sources {
 }
 
 /// Does all work once, up to what the server does not bring about.
-fn work(name: &str, kind: Kind, own: &[&str], sources: &Sources) -> Vec<Sample> {
-    let setup = own.iter().fold(kind.setup().below(PLACES[0].1), |setup, arg| setup.arg(arg));
+fn work(name: &str, kind: Kind, own: &[&str], sources: &Sources, args: &Args) -> Vec<Sample> {
+    let setup = setup(kind, own, PLACES[0].1, args);
     let knows_tag = kind != Kind::CVirtiofsd;
     let server = if knows_tag { setup.tag(TAG) } else { setup }.start();
     sources.plant(&server.dir(), kind);

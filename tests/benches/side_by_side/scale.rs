@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use postern_server::fuse::abi::{AttrOut, EntryOut, GetattrIn};
 use postern_tests::prelude::*;
 
-use crate::contestant::{SERVERS, Server};
+use crate::contestant::{SERVERS, Server, setup};
 use crate::guest::{Guest, Waiting};
 use crate::report::{median, number};
 use crate::{Args, PLACES, cpu};
@@ -38,7 +38,7 @@ pub fn run(args: &Args, tell: &mut impl FnMut(String)) {
     let servers: Vec<_> = SERVERS
         .into_iter()
         .filter_map(|server| match server {
-            Server::Real(name, kind, []) => Some((name, kind.setup().below(PLACES[0].1))),
+            Server::Real(name, kind, []) => Some((name, setup(kind, &[], PLACES[0].1, args))),
             _ => None,
         })
         .take(if args.alone { 1 } else { usize::MAX })
