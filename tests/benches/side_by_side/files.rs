@@ -23,6 +23,31 @@ pub fn open_many<'a>(guest: &'a Guest<'a>) -> Step<'a> {
     open_each(guest, (0..MANY).map(node).collect())
 }
 
+/// The same in the order in which they are listed, each time before they are opened.
+pub fn open_listed<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    let process = guest.process;
+    let dir = process.opendir(node(guest, "many")).expect("planted");
+    let mut listed = Vec::new();
+    let mut offset = 0;
+    loop {
+        let page = process.readdirplus(&dir, offset, PAGE).expect("a directory");
+        let Some((_, last)) = page.last() else { break };
+        offset = last.off;
+        listed.extend(page.into_iter().filter(|(_, entry)| !entry.name.starts_with('.')).map(|(out, _)| out.nodeid));
+    }
+    process.releasedir(&dir).expect("open");
+    let (count, mut left) = (listed.len(), 0);
+    let (mut list, mut open) = (readdirplus(guest), open_each(guest, listed));
+    Box::new(move || {
+        if left == 0 {
+            list();
+            left = count;
+        }
+        left -= 1;
+        open()
+    })
+}
+
 fn open_each<'a>(guest: &'a Guest<'a>, nodes: Vec<u64>) -> Step<'a> {
     let open = guest.prepare(&Request::new(opcode::OPEN, 0).arg(&OpenIn::default()).room::<OpenOut>());
     let read = guest.prepare(&request_read(opcode::READ, 0, PAGE));

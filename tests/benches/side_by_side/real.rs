@@ -1,6 +1,6 @@
 //! Real work in a real guest: a User-Mode Linux with each server in turn, all begun anew for each round.
 //!
-//! The guest's caches are empty before each work, the host's are full. Programs come from the same server for all. Guest
+//! Servers do what they do by default. The guest's caches are empty before each work, the host's are full. Programs come from the same server for all. Guest
 //! and server are on one CPU, so that times tell what has to be done; and on those that the kernel chooses, where most
 //! of the time CPUs that sleep are woken.
 
@@ -117,7 +117,7 @@ impl Sources {
 
 /// Does all work once, up to what the server does not bring about.
 fn work(name: &str, kind: Kind, own: &[&str], sources: &Sources, args: &Args) -> Vec<Sample> {
-    let setup = setup(kind, own, PLACES[0].1, args);
+    let setup = setup(kind, own, PLACES[0].1, args).plain();
     let knows_tag = kind != Kind::CVirtiofsd;
     let server = if knows_tag { setup.tag(TAG) } else { setup }.start();
     sources.plant(&server.dir(), kind);

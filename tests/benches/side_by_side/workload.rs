@@ -85,6 +85,7 @@ pub const WORKLOADS: &[Workload] = &[
     row("SETATTR (mode)", Unit::Micros, [1.2, 0.35], None, names::setattr),
     row("open, read 4 KiB, close", Unit::Micros, [0.85, 0.35], None, files::open),
     row("open, read 4 KiB, close, 1000 files in turn", Unit::Micros, [0.85, 0.35], None, files::open_many),
+    row("open, read 4 KiB, close, 1000 files as listed", Unit::Micros, [0.85, 0.35], None, files::open_listed),
     row("create, write 4 KiB, close, unlink", Unit::Micros, [0.9, 0.35], None, names::create),
     row("mkdir, rename, rmdir", Unit::Micros, [1.15, 0.5], None, names::mkdir),
     row("READDIRPLUS, per entry", Unit::Micros, [0.8, 0.5], Some(1.0), files::readdirplus),
