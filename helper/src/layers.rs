@@ -334,7 +334,8 @@ fn the_map_of_ids_holds_alone() {
 #[test]
 fn permission_bits_are_changed_alike_on_kernels_old_and_new() {
     let ground = Ground::planted(Rights::READ_WRITE, |share| write(share.join("f"), "text").unwrap());
-    for (chmods_by_descriptor, mode) in [(true, 0o640), (false, 0o604)] {
+    let both = [(false, 0o604), (true, 0o640)];
+    for (chmods_by_descriptor, mode) in both.into_iter().take(if crate::sys::has_chmod() { 2 } else { 1 }) {
         let share = Share { chmods_by_descriptor, ..ground.share(Rights::READ_WRITE) };
         crate::caller::prepare(crate::caller::Power::Kernel).unwrap();
         let node = Pin::prove(ground.held("f"), &share).unwrap();

@@ -83,10 +83,10 @@ impl Pin {
     }
 
     /// Whether the node is below the share's root. The host may have moved the directory away while it was held: its
-    /// mount id stays, and Landlock does not notice. The path of what is no directory, or may not be searched, tells:
-    /// moved away, it reads as "/". That takes the kernel longer than a step up.
+    /// mount id stays, and Landlock does not notice. Its path then reads as "/". A step up takes the kernel less time than
+    /// a path, but tells of the way to the root of the node's own mount only, and of directories that may be searched.
     fn connected(&self, place: Place, share: &Share) -> Result<bool> {
-        if self.is_dir() {
+        if self.is_dir() && place.mount == share.root_place.mount {
             match self.has_parent(share) {
                 Err(Errno::EACCES) => {}
                 known => return known,

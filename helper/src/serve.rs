@@ -33,7 +33,7 @@ use crate::model;
 use crate::pin::{self, Disbelief, Pin};
 use crate::share::{self, Share};
 
-/// Most descriptors of a channel's answers that the server has not taken yet. They count for the user whose id the
+/// Most descriptors of a channel's answers that the server has not taken yet, unless one answer has more. They count for the user whose id the
 /// helper has, who could not send any in his other programs if there were many. unix(7): ETOOMANYREFS
 const IN_FLIGHT: usize = 4;
 /// Longest pause before it is looked again whether the server has taken them.
@@ -184,14 +184,19 @@ pub(crate) fn channel(channel: &Channel, share: &Share) -> std::result::Result<(
             Ok(_) => return Ok(()),
             Err(errno) => return ended(errno),
         };
+        let mut wait = |count| {
+            if let Some(rate) = &mut rate {
+                std::thread::sleep(rate.count(count, Instant::now()));
+            }
+        };
+        wait(1);
         let mut reply = Reply { out: &mut out, gives: Descriptors::new(), data: Vec::new(), count: 1 };
         let header = request(&input, got, &mut reply, share)?;
-        if let Some(rate) = &mut rate {
-            std::thread::sleep(rate.count(reply.count, Instant::now()));
-        }
+        let others = reply.count.saturating_sub(1);
         if let Err(errno) = send(channel, header, reply, &mut in_flight) {
             return ended(errno);
         }
+        wait(others);
     }
 }
 

@@ -241,7 +241,7 @@ ops! {
     } -> u64, [], again;
 
     /// Open regular files of a directory for reading, as far as they are such and can be opened at once: what each is,
-    /// and the open ones in the same order. open(2)
+    /// and the open ones in the same order. EOPNOTSUPP with the mapped security models. open(2)
     29 OpenEach [dir] { names: Names } -> Vec<Option<Attr>>, [file; each], again;
 }
 

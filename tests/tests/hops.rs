@@ -133,6 +133,11 @@ fn what_was_opened_with_others_is_what_it_would_be_by_itself(on: Kind) {
     let (asked, ()) = counted.hops(|share| each_says_what_it_is(share, nodes[..10].iter()));
     assert!(asked < 6, "others are open: {asked}");
     let [(written, a), (replaced, b), (removed, c)] = &nodes[10..13] else { unreachable!() };
+    let (name, node) = &nodes[13];
+    let (asked, open) = counted.hops(|share| share.open(*node, O_RDONLY).unwrap());
+    assert_eq!(asked, 0);
+    std::fs::remove_file(share.host.path(&format!("d/{name}"))).unwrap();
+    assert_eq!((share.getattr(*node).unwrap().nlink, share.read(&open, 0, 4).unwrap()), (0, b"text".to_vec()));
     share.host.write(&format!("d/{written}"), b"other");
     share.host.write("d/new", b"another");
     std::fs::rename(share.host.path("d/new"), share.host.path(&format!("d/{replaced}"))).unwrap();

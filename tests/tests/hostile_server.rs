@@ -14,6 +14,7 @@ use postern_ipc::hello::{CHANNELS_MAX, Hello, LENGTH, News, VERSION, receive_new
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Names, Target, XattrName};
 use postern_ipc::op::*;
+use postern_tests::mounts;
 use postern_tests::prelude::{apply, ids, promise};
 use postern_tests::twin::{self, Twin};
 use rustix::fs::{Mode as HostMode, OFlags, open, openat};
@@ -229,7 +230,34 @@ fn a_directory_moved_out_of_the_share_is_stale(on: Kind) {
     twin.assert_contained();
 }
 
-// postern-helper(8): a path too long for that is judged by openat(dir,..)
+// The same of what is in another mount below it: the way to that mount's own root is as it was
+#[apply(promise)]
+fn a_mount_moved_out_of_the_share_with_its_directory_is_stale(on: Kind) {
+    mounts::alone();
+    let mut twin = Twin::planted(on, &[], |host| {
+        host.mkdir("d");
+        host.mkdir("d/m");
+        mounts::memory(&host.path("d/m"), (host.uid(0), host.gid(0)));
+        host.mkdir("d/m/x");
+        host.write("d/m/x/f", b"secret");
+    });
+    let held = ["d/m", "d/m/x"].map(|path| twin.pin(path));
+    for dir in &held {
+        twin.ask(&OpenDir {}, &[dir.as_fd()]).unwrap();
+    }
+    let (inside, outside) = (twin.host.path("d"), twin.scratch.path("moved"));
+    std::fs::rename(&inside, &outside).unwrap();
+    for dir in &held {
+        assert_eq!(twin.ask(&OpenDir {}, &[dir.as_fd()]).map(drop), Err(Errno::ESTALE));
+        assert_eq!(twin.ask(&mkdir("after"), &[dir.as_fd()]).map(drop), Err(Errno::ESTALE));
+        assert_eq!(twin.ask(&each(&["f"]), &[dir.as_fd()]).map(drop), Err(Errno::ESTALE));
+    }
+    std::fs::rename(&outside, &inside).unwrap();
+    twin.ask(&OpenDir {}, &[held[1].as_fd()]).unwrap();
+    mounts::detach(&twin.host.path("d/m"));
+}
+
+// postern-helper(8): a path too long for that is judged by a step up
 #[apply(promise)]
 fn a_directory_deeper_than_a_path_is_long_is_served_and_can_become_stale(on: Kind) {
     let mut twin = Twin::new(on);

@@ -11,10 +11,10 @@ use nix::errno::Errno::{EACCES, EPERM};
 use postern_ipc::Errno;
 use postern_ipc::attr::{Changes, Mode, NodeKind, OpenFlags, RenameFlags, Time, TimeChange, XattrFlags};
 use postern_ipc::id::{Caller, GuestGid, GuestUid};
-use postern_ipc::name::{FileName, Target, XattrName};
+use postern_ipc::name::{FileName, Names, Target, XattrName};
 use postern_ipc::op::{
-    CopyRange, Create, Fallocate, Fsx, GetXattr, Link, Lookup, Mkdir, Mknod, Open, OpenDir, RemoveXattr, Rename, Rmdir,
-    SetAttr, SetFlags, SetFsx, SetXattr, Symlink, TmpFile, Unlink, Write,
+    CopyRange, Create, Fallocate, Fsx, GetXattr, Link, Lookup, Mkdir, Mknod, Open, OpenDir, OpenEach, RemoveXattr,
+    Rename, Rmdir, SetAttr, SetFlags, SetFsx, SetXattr, Symlink, TmpFile, Unlink, Write,
 };
 use postern_tests::host::ids;
 use postern_tests::hostile::tried;
@@ -222,6 +222,10 @@ const ON_NODES: &[NodeOp] = &[
         ask!(t, c, set(Changes { size: Some(2), kill_setid: true, ..keep() }), &[n.as_fd()])
     }),
     ("read", |t, c, n| ask!(t, c, Open { flags: OpenFlags::READ }, &[n.as_fd()])),
+    ("read with others", |t, c, _| {
+        let names = Names::try_from(vec![name("n"), name("none")]).unwrap();
+        ask!(t, c, OpenEach { names }, &[t.pin("case").as_fd()])
+    }),
     ("read quietly", |t, c, n| ask!(t, c, Open { flags: OpenFlags::READ | OpenFlags::NOATIME }, &[n.as_fd()])),
     ("open to write", |t, c, n| ask!(t, c, Open { flags: OpenFlags::WRITE | OpenFlags::TRUNC }, &[n.as_fd()])),
     ("write", |t, c, n| ask!(t, c, Write { offset: 0 }, &[n.as_fd()], b"J")),

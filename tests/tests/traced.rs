@@ -102,7 +102,7 @@ fn cve_2018_16359_every_path_call_of_a_helper_at_work_is_on_a_descriptor(on: Kin
         for directory in directories(name, args) {
             let number = directory.split('<').next().unwrap();
             // A strace older than a call shows its arguments as they are.
-            let unknown = number.strip_prefix("0x").is_some_and(|hex| u32::from_str_radix(hex, 16).is_ok());
+            let unknown = number.strip_prefix("0x").is_some_and(|hex| i32::from_str_radix(hex, 16).is_ok());
             assert!(unknown || number.parse::<u32>().is_ok(), "{line}");
         }
         if name == "openat" && !args.contains("O_PATH") {

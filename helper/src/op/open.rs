@@ -53,6 +53,9 @@ impl Serve for OpenEach {
     }
 
     fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        if share.model.is_mapped() {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let mut files = Each::new();
         let open = |name| named(&dir, name, share).map(|(attr, file)| (files.push(file), attr).1).ok();
         let attrs = self.names.iter().map(open).collect();
@@ -62,9 +65,6 @@ impl Serve for OpenEach {
 
 /// Opens a regular file by its name for reading, if that need not wait; tells what it was before.
 fn named(dir: &Pin, name: &FileName, share: &Share) -> Result<(Attr, OwnedFd)> {
-    if share.model.hides(name.as_bytes()) {
-        return Err(Errno::ENOENT);
-    }
     let node = Pin::of_name(dir, name, share)?;
     share.require_file(&node)?;
     Ok((share.attr_at(&node, dir, name)?, share.open_at_once(&node, OFlags::RDONLY)?))

@@ -3,7 +3,7 @@
 //!
 //! Remembered are the names of directories that were listed lately, how far they were opened in that order, and the
 //! files that were opened before they were asked for: all of them bounded, the oldest makes room for the next. A file
-//! is given only for what opening anew would give, as those that are [kept](super::kept).
+//! is given only while it has not changed since before it was opened, as those that are [kept](super::kept).
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -39,6 +39,8 @@ pub struct Roll {
     at: usize,
     /// How many were opened in their order.
     steps: u32,
+    /// Others than were asked for were opened: no more are.
+    in_vain: bool,
 }
 
 impl Roll {
@@ -84,6 +86,8 @@ impl Roll {
 /// A file open for reading before it was asked for.
 #[derive(Debug)]
 pub struct Opened {
+    /// In which directory.
+    pub dir: NodeId,
     /// Which file.
     pub identity: Identity,
     /// Open.
@@ -106,6 +110,8 @@ pub struct Ahead {
 struct State {
     rolls: VecDeque<Roll>,
     opened: VecDeque<Opened>,
+    /// How often a file was about to lose a name.
+    removals: u64,
 }
 
 impl Ahead {
@@ -125,23 +131,22 @@ impl Ahead {
             return None;
         }
         let rolls = &mut self.lock().rolls;
-        let known = rolls.iter().position(|roll| roll.dir == Some(dir));
-        let roll = match known {
-            Some(at) => rolls.remove(at),
-            None if rolls.len() >= DIRS => rolls.pop_front(),
-            None => None,
-        };
-        let mut roll = roll.unwrap_or_default();
-        if offset == 0 {
-            roll.names.clear();
-            return Some(Roll { dir: Some(dir), names: roll.names, ..Roll::default() });
+        let known = rolls.iter().position(|roll| roll.dir == Some(dir)).and_then(|at| rolls.remove(at));
+        if offset > 0 {
+            return known.filter(|roll| roll.end == offset);
         }
-        (roll.dir == Some(dir) && roll.end == offset).then_some(roll)
+        let oldest = || if rolls.len() >= DIRS { rolls.pop_front() } else { None };
+        let mut names = known.or_else(oldest).unwrap_or_default().names;
+        names.clear();
+        Some(Roll { dir: Some(dir), names, ..Roll::default() })
     }
 
     /// What was about to be listed has been.
     pub fn listed(&self, roll: Roll) {
-        self.lock().rolls.push_back(roll);
+        let rolls = &mut self.lock().rolls;
+        // Two may have listed it at once.
+        rolls.retain(|other| other.dir != roll.dir);
+        rolls.push_back(roll);
     }
 
     /// `name` in `dir` is to be opened. How many after it may be opened with it: twice as many each time, as long as the
@@ -152,6 +157,7 @@ impl Ahead {
         roll.step(name);
         match roll.steps {
             0 => 0,
+            _ if roll.in_vain => 0,
             steps => 1_usize.checked_shl(steps.saturating_sub(1)).unwrap_or(usize::MAX).min(self.with),
         }
     }
@@ -165,20 +171,44 @@ impl Ahead {
         if names.len() > 1 { Names::try_from(names).ok() } else { None }
     }
 
-    /// A file was opened ahead.
-    pub fn put(&self, opened: Opened) {
+    /// How often a file was about to lose a name, as what is opened now may have.
+    pub fn removals(&self) -> u64 {
+        self.lock().removals
+    }
+
+    /// Files were opened ahead, since there had been so many removals.
+    pub fn put(&self, files: Vec<Opened>, removals: u64) {
+        let mut gone = Vec::new();
         let mut state = self.lock();
-        let oldest = if state.opened.len() >= self.most { state.opened.pop_front() } else { None };
-        state.opened.push_back(opened);
+        for file in files {
+            gone.extend(state.take(file.identity));
+            if state.opened.len() >= self.most
+                && let Some(unused) = state.opened.pop_front()
+            {
+                state.rolls.iter_mut().filter(|roll| roll.dir == Some(unused.dir)).for_each(|roll| roll.in_vain = true);
+                gone.push(unused);
+            }
+            state.opened.push_back(file);
+        }
+        if state.removals != removals {
+            gone.extend(state.opened.drain(..));
+        }
         drop(state);
-        drop(oldest);
+        drop(gone);
+    }
+
+    /// A file is about to lose a name: what is held holds its disk space.
+    pub fn removes(&self, identity: Identity) {
+        let mut state = self.lock();
+        state.removals = state.removals.wrapping_add(1);
+        let gone = state.take(identity);
+        drop(state);
+        drop(gone);
     }
 
     /// A file that was opened ahead, for whoever asks for it.
     pub fn take(&self, identity: Identity) -> Option<Opened> {
-        let opened = &mut self.lock().opened;
-        let at = opened.iter().position(|opened| opened.identity == identity)?;
-        opened.remove(at)
+        self.lock().take(identity)
     }
 
     /// Nothing is open ahead, and no directory is remembered.
@@ -192,10 +222,18 @@ impl Ahead {
     }
 }
 
+impl State {
+    fn take(&mut self, identity: Identity) -> Option<Opened> {
+        let at = self.opened.iter().position(|opened| opened.identity == identity)?;
+        self.opened.remove(at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use postern_ipc::attr::Attr;
+    use std::time::SystemTime;
 
     const DIR: NodeId = NodeId(7);
 
@@ -214,6 +252,18 @@ mod tests {
             roll.push(&entry(&number.to_string(), libc::DT_REG, number.saturating_add(1)));
         }
         ahead.listed(roll);
+    }
+
+    fn named(ino: u64) -> Identity {
+        let mut attr = Attr::of(std::fs::File::open("/etc/passwd").unwrap()).unwrap();
+        attr.id.ino = ino;
+        Identity::of(&attr)
+    }
+
+    fn opened(dir: NodeId, ino: u64) -> Opened {
+        let file = OwnedFd::from(std::fs::File::open("/etc/passwd").unwrap());
+        let unchanged = Unchanged::since(&Attr::of(&file).unwrap(), SystemTime::now()).unwrap();
+        Opened { dir, identity: named(ino), file, unchanged }
     }
 
     fn steps(ahead: &Ahead, names: &[u64]) -> Vec<usize> {
@@ -266,18 +316,35 @@ mod tests {
         assert_eq!(state.rolls.len(), DIRS);
         assert!(state.rolls.iter().all(|roll| roll.names.len() <= NAMES && roll.full));
         drop(state);
-        let file = || OwnedFd::from(std::fs::File::open("/etc/passwd").unwrap());
-        let attr = Attr::of(file()).unwrap();
-        let unchanged = Unchanged::since(&attr).unwrap();
-        let named = |ino| {
-            let mut attr = attr;
-            attr.id.ino = ino;
-            Identity::of(&attr)
-        };
-        (0..10).for_each(|ino| ahead.put(Opened { identity: named(ino), file: file(), unchanged }));
+        ahead.put((0..10).map(|ino| opened(DIR, ino)).collect(), 0);
         let there: Vec<_> = (0..10).filter(|ino| ahead.take(named(*ino)).is_some()).collect();
         assert_eq!(there, [7, 8, 9]);
         assert!(ahead.take(named(9)).is_none(), "it was given");
+    }
+
+    #[test]
+    fn where_it_was_in_vain_no_more_are_opened() {
+        let ahead = Ahead::new(7, 3);
+        list(&ahead, DIR, 0..20);
+        assert_eq!(steps(&ahead, &[0, 1]), [1, 2]);
+        ahead.put(vec![opened(DIR, 2)], 0);
+        ahead.put((3..6).map(|ino| opened(NodeId(8), ino)).collect(), 0);
+        assert_eq!(steps(&ahead, &[2, 3]), [0, 0]);
+        list(&ahead, DIR, 0..20);
+        assert_eq!(steps(&ahead, &[0, 1]), [1, 2]);
+    }
+
+    #[test]
+    fn nothing_that_loses_its_name_is_held() {
+        let ahead = Ahead::new(7, 8);
+        ahead.put((0..4).chain(1..3).map(|ino| opened(DIR, ino)).collect(), 0);
+        ahead.removes(named(1));
+        let there = || (0..4).filter(|ino| ahead.lock().opened.iter().any(|file| file.identity == named(*ino)));
+        assert_eq!(there().collect::<Vec<_>>(), [0, 2, 3]);
+        ahead.put(vec![opened(DIR, 1)], 0);
+        assert_eq!(there().count(), 0, "it may have been opened before");
+        ahead.put(vec![opened(DIR, 1)], ahead.removals());
+        assert_eq!(there().collect::<Vec<_>>(), [1]);
     }
 
     #[test]

@@ -35,11 +35,12 @@ const LOCAL: [u32; 7] = [
 pub struct Unchanged(Time);
 
 impl Unchanged {
-    /// As `attr` says, asked before the file is opened; `None` if it may have changed again in the same tick.
-    pub fn since(attr: &Attr) -> Option<Self> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    /// As `attr` says, asked before the file is opened and after `asked`; `None` if it may have changed again in the same
+    /// tick.
+    pub fn since(attr: &Attr, asked: SystemTime) -> Option<Self> {
+        let asked = asked.duration_since(UNIX_EPOCH).ok()?;
         let then = Duration::new(u64::try_from(attr.ctime.sec).ok()?, attr.ctime.nsec);
-        (now.checked_sub(then)? > TICK).then_some(Self(attr.ctime))
+        (asked.checked_sub(then)? > TICK).then_some(Self(attr.ctime))
     }
 
     /// Whether it is so still.
@@ -80,11 +81,6 @@ impl Kept {
     /// Something is kept of it.
     pub fn has(&self, node: NodeId, object: Object) -> bool {
         self.lock().by_node.contains_key(&(node, object))
-    }
-
-    /// Files of this file system are known not to be kept.
-    pub fn refuses(&self, dev: Dev) -> bool {
-        self.lock().local == Some((dev, false))
     }
 
     /// Keeps a file of the file system `dev` that was opened for reading and nothing else after it was last seen to be
@@ -220,11 +216,11 @@ mod tests {
     fn what_has_just_changed_is_not_kept() {
         let file = file();
         let mut attr = Attr::of(file.as_file()).unwrap();
-        assert_eq!(Unchanged::since(&attr), None);
+        assert_eq!(Unchanged::since(&attr, SystemTime::now()), None);
         std::thread::sleep(TICK.saturating_mul(2));
-        assert!(Unchanged::since(&attr).is_some());
+        assert!(Unchanged::since(&attr, SystemTime::now()).is_some());
         attr.ctime.sec = i64::MAX;
-        assert_eq!(Unchanged::since(&attr), None, "the clock went back");
+        assert_eq!(Unchanged::since(&attr, SystemTime::now()), None, "the clock went back");
     }
 
     // open(2) of a file of a network or of /proc asks somebody else, who may say something else the next time

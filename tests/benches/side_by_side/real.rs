@@ -1,8 +1,8 @@
 //! Real work in a real guest: a User-Mode Linux with each server in turn, all begun anew for each round.
 //!
-//! Servers do what they do by default. The guest's caches are empty before each work, the host's are full. Programs come from the same server for all. Guest
-//! and server are on one CPU, so that times tell what has to be done; and on those that the kernel chooses, where most
-//! of the time CPUs that sleep are woken.
+//! Servers do what they do by default. The guest's caches are empty before each work, the host's are full. Programs come
+//! from the same server for all. Guest and server are on one CPU, so that times tell what has to be done; and on those
+//! that the kernel chooses, where most of the time CPUs that sleep are woken.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

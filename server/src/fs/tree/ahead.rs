@@ -2,9 +2,10 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use postern_ipc::attr::OpenFlags;
-use postern_ipc::op;
+use postern_ipc::{Errno, Result, op};
 
 use super::Tree;
 use crate::fs::ahead::Opened;
@@ -14,37 +15,47 @@ use crate::fs::node::Identity;
 use crate::fs::{NodeId, Object};
 
 impl Tree {
-    /// Opens `node` for reading, if it was opened ahead, or others are to be opened with it.
-    pub(super) fn open_in_order(&self, node: NodeId) -> Option<Arc<OpenFile>> {
+    /// Opens `node` for reading, if it was opened ahead, or others are to be opened with it. As with all that is open,
+    /// the node holds its descriptor: its name may lead elsewhere meanwhile.
+    ///
+    /// # Errors
+    /// EIO if there is no helper.
+    pub(super) fn open_in_order(&self, node: NodeId) -> Result<Option<Arc<OpenFile>>> {
         if !self.ahead.is_wanted() || !self.walk.finds() {
-            return None;
+            return Ok(None);
         }
-        let (identity, dir, name) = self.nodes.sight(node)?;
+        let Some((identity, dir, name)) = self.nodes.sight(node) else { return Ok(None) };
         let more = self.ahead.step(dir, &name);
         if self.kept.has(node, Object::File) {
-            return None;
+            return Ok(None);
         }
         if let Some(Opened { file, unchanged, .. }) = self.ahead.take(identity) {
-            return unchanged.is(&file).then(|| self.for_reading(file, node, identity, Some(unchanged)));
+            let is_good = self.pin(node).is_ok() && unchanged.is(&file);
+            return Ok(is_good.then(|| self.for_reading(file, node, identity, Some(unchanged))));
         }
-        if more == 0 || self.kept.refuses(identity.dev()) {
-            return None;
+        let Some(names) = self.ahead.names(dir, &name, more) else { return Ok(None) };
+        let (Ok(pin), Ok(_)) = (self.pin(dir), self.pin(node)) else { return Ok(None) };
+        if !self.kept.is_local(&*pin, identity.dev()) {
+            return Ok(None);
         }
-        let names = self.ahead.names(dir, &name, more)?;
-        let pin = self.pin(dir).ok()?;
-        let asked = self.call(&op::OpenEach { names }, &[pin.as_fd()], b"", |attrs, files, _| (attrs, files));
-        let (attrs, files) = asked.ok()?;
+        let (removals, asked) = (self.ahead.removals(), SystemTime::now());
+        let each = self.call(&op::OpenEach { names }, &[pin.as_fd()], b"", |attrs, files, _| (attrs, files));
+        let (attrs, files) = match each {
+            Err(Errno::EIO) => return Err(Errno::EIO),
+            Err(_) => return Ok(None),
+            Ok(each) => each,
+        };
         let mut files = files.into_iter();
         let mut opened = attrs.iter().map(|attr| attr.as_ref().and_then(|attr| Some((attr, files.next()?))));
         let wanted = opened.next().flatten().filter(|(attr, _)| Identity::of(attr) == identity);
-        let wanted = wanted.map(|(attr, file)| self.for_reading(file, node, identity, Unchanged::since(attr)));
-        for (attr, file) in opened.flatten() {
-            let identity = Identity::of(attr);
-            if let Some(unchanged) = Unchanged::since(attr).filter(|_| self.kept.is_local(&file, identity.dev())) {
-                self.ahead.put(Opened { identity, file, unchanged });
-            }
-        }
-        wanted
+        let wanted = wanted.map(|(attr, file)| self.for_reading(file, node, identity, Unchanged::since(attr, asked)));
+        let others = opened.flatten().filter_map(|(attr, file)| {
+            let other = Identity::of(attr);
+            let unchanged = Unchanged::since(attr, asked).filter(|_| other.dev() == identity.dev())?;
+            Some(Opened { dir, identity: other, file, unchanged })
+        });
+        self.ahead.put(others.collect(), removals);
+        Ok(wanted)
     }
 
     fn for_reading(

@@ -191,7 +191,7 @@ impl Fs for Tree {
         self.files.room()?;
         let ask = |pin: BorrowedFd<'_>| self.call(&op::Open { flags }, &[pin], b"", |(), [file], _| file);
         if flags == OpenFlags::READ {
-            return match self.open_in_order(node) {
+            return match self.open_in_order(node)? {
                 Some(file) => Ok(self.keep(file)),
                 None => self.reopen(node, Object::File, ask),
             };

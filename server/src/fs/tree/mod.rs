@@ -8,6 +8,7 @@ mod listed;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use postern_ipc::attr::{Attr, Dev, OpenFlags};
 use postern_ipc::client::Links;
@@ -121,7 +122,7 @@ impl Tree {
         let for_locks = limits.descriptors / 8;
         let rest = limits.descriptors.saturating_sub(OTHERS).saturating_sub(for_locks);
         let kept = count(rest / 16).min(KEPT);
-        let ahead = (kept / 8).min(OPEN_MAX);
+        let ahead = if limits.ahead == 0 { 0 } else { (kept / 8).min(OPEN_MAX) };
         let rest = rest.saturating_sub(u64::try_from(kept).unwrap_or(0));
         let part = count(if settings.alone { rest / 4 } else { rest / 2 });
         Ok(Self {
@@ -267,6 +268,7 @@ impl Tree {
     /// The node a name stands for, if the guest knows it, and a descriptor of it, because the name is about to go.
     fn last_sight(&self, parent: &OwnedFd, name: &FileName) -> Result<Option<(NodeId, Arc<OwnedFd>)>> {
         let (attr, found) = self.walk.stat(parent.as_fd(), name)?;
+        self.ahead.removes(Identity::of(&attr));
         let Some(node) = self.nodes.known(&attr) else { return Ok(None) };
         if let Place::Pinned(pin) = self.nodes.place(node)? {
             return Ok(Some((node, pin)));
@@ -293,22 +295,20 @@ impl Tree {
 
     /// A name of `node` is gone.
     fn unnamed(&self, node: NodeId, parent: NodeId, name: &FileName, pin: Arc<OwnedFd>) {
-        if let Some((identity, ..)) = self.nodes.sight(node) {
-            drop(self.ahead.take(identity));
-        }
         self.nodes.unnamed(node, parent, name, pin);
         self.kept.forget(node);
     }
 
     /// Opens what may have been open before, for reading and nothing else.
     fn reopen(&self, node: NodeId, object: Object, ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>) -> Result<Fh> {
+        let pin = self.pin(node)?;
         if let Some(file) = self.kept.get(node, object) {
             return Ok(self.keep(file));
         }
-        let pin = self.pin(node)?;
+        let asked = SystemTime::now();
         let before = if self.walk.finds() { Some(self.walk.attr(pin.as_fd())?) } else { None };
         let file = OpenFile::new(ask(pin.as_fd())?, node, object, false, OpenFlags::READ);
-        let file = Arc::new(file.unchanged(before.as_ref().and_then(Unchanged::since)));
+        let file = Arc::new(file.unchanged(before.as_ref().and_then(|attr| Unchanged::since(attr, asked))));
         if let Some(before) = before {
             self.for_others(&file, before.id.dev);
         }
