@@ -54,7 +54,8 @@ pub fn requests() -> Vec<Request> {
     all.extend(changes().map(|changes| Request::new(SetAttr { changes }, b"")));
     all.extend((0..=OpenFlags::all().bits()).map(|bits| Request::new(Open { flags: open_flags(bits) }, b"")));
     all.extend(moves());
-    all.extend((1..=EACH_MAX).map(|count| Request::new(OpenEach { names: each(count) }, b"")));
+    all.extend((1..=EACH_MAX).map(|count| Request::new(OpenEach { names: each(names(), count) }, b"")));
+    all.push(Request::new(OpenEach { names: each(vec![names()[0]], EACH_MAX) }, b""));
     all.extend(xattrs());
     all.extend(bits().map(|flags| Request::new(SetFlags { flags }, b"")));
     all.extend(bits().map(|flags| Request::new(SetFsx { fsx: fsx(flags) }, b"")));
@@ -97,8 +98,8 @@ fn names() -> Vec<FileName> {
     names.map(|name| FileName::new(name).expect("a name")).into()
 }
 
-fn each(count: usize) -> Names {
-    Names::try_from(names().into_iter().cycle().take(count).collect::<Vec<_>>()).expect("not too many")
+fn each(names: Vec<FileName>, count: usize) -> Names {
+    Names::try_from(names.into_iter().cycle().take(count).collect::<Vec<_>>()).expect("not too many")
 }
 
 /// The rows that look up, make or remove a name, or make what has none.

@@ -110,7 +110,7 @@ pub struct Ahead {
 struct State {
     rolls: VecDeque<Roll>,
     opened: VecDeque<Opened>,
-    /// How often a file was about to lose a name.
+    /// How often a file was about to lose a name, or all of them were.
     removals: u64,
 }
 
@@ -213,7 +213,10 @@ impl Ahead {
 
     /// Nothing is open ahead, and no directory is remembered.
     pub fn clear(&self) {
-        let gone = std::mem::take(&mut *self.lock());
+        let mut state = self.lock();
+        let removals = state.removals.wrapping_add(1);
+        let gone = std::mem::replace(&mut *state, State { removals, ..State::default() });
+        drop(state);
         drop(gone);
     }
 

@@ -1,7 +1,7 @@
 //! What a frontend asks, row by row.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use nix::fcntl::FallocateFlags;
 use postern_ipc::attr::{Attr, Changes, Mode, NodeKind, OpenFlags, RenameFlags, XattrFlags};
@@ -12,7 +12,6 @@ use postern_ipc::op::{self, Fsx};
 use postern_ipc::{Errno, Result};
 
 use super::Tree;
-use super::listed::Listed;
 use crate::fs::file::OpenFile;
 use crate::fs::lock::{self, Claim, Conflict, Lock, LockOwner};
 use crate::fs::walk::{Walker, Way};
@@ -348,19 +347,7 @@ impl Fs for Tree {
     }
 
     fn readdir(&self, dir: Handle, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
-        let file = self.files.get(dir)?;
-        let pin = self.pin(file.node)?;
-        let dev = self.nodes.dev(file.node)?;
-        let listed = Listed { tree: self, node: file.node, dev, pin: &pin, detail };
-        let mut stream = file.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut roll = if self.walk.finds() { self.ahead.listing(file.node, offset) } else { None };
-        stream.read(file.as_fd(), offset, to, |raw, to| {
-            let given = listed.give(raw, to)?;
-            roll.iter_mut().filter(|_| given).for_each(|roll| roll.push(raw));
-            Ok(given)
-        })?;
-        roll.into_iter().for_each(|roll| self.ahead.listed(roll));
-        Ok(())
+        self.list(&*self.files.get(dir)?, offset, detail, to)
     }
 
     fn getxattr(&self, node: NodeId, name: &XattrName, size: u32, to: &mut dyn Sink) -> Result<u32> {

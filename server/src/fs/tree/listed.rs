@@ -1,6 +1,7 @@
 //! What a directory lists.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::PoisonError;
 
 use postern_ipc::attr::{Attr, Dev};
 use postern_ipc::name::FileName;
@@ -8,21 +9,39 @@ use postern_ipc::{Errno, Result};
 
 use super::Tree;
 use crate::fs::dir::Raw;
+use crate::fs::file::OpenFile;
 use crate::fs::{Detail, Dirent, Listing, NodeId};
 
+impl Tree {
+    /// Lists an open directory from `offset` on. In which order is remembered: its files will be opened in it.
+    pub(super) fn list(&self, dir: &OpenFile, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
+        let pin = self.pin(dir.node)?;
+        let listed = Listed { tree: self, node: dir.node, dev: self.nodes.dev(dir.node)?, pin: &pin, detail };
+        let mut stream = dir.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut roll = if self.walk.finds() { self.ahead.listing(dir.node, offset) } else { None };
+        stream.read(dir.as_fd(), offset, to, |raw, to| {
+            let given = listed.give(raw, to)?;
+            roll.iter_mut().filter(|_| given).for_each(|roll| roll.push(raw));
+            Ok(given)
+        })?;
+        roll.into_iter().for_each(|roll| self.ahead.listed(roll));
+        Ok(())
+    }
+}
+
 /// A directory that is being listed.
-pub(super) struct Listed<'a> {
-    pub(super) tree: &'a Tree,
-    pub(super) node: NodeId,
-    pub(super) dev: Dev,
+struct Listed<'a> {
+    tree: &'a Tree,
+    node: NodeId,
+    dev: Dev,
     /// Its O_PATH descriptor: the helper believes no other.
-    pub(super) pin: &'a OwnedFd,
-    pub(super) detail: Detail,
+    pin: &'a OwnedFd,
+    detail: Detail,
 }
 
 impl Listed<'_> {
     /// The guest's look-ups count for entries that reach it only.
-    pub(super) fn give(&self, raw: &Raw<'_>, to: &mut dyn Listing) -> Result<bool> {
+    fn give(&self, raw: &Raw<'_>, to: &mut dyn Listing) -> Result<bool> {
         if !to.fits(raw.name.len()) {
             return Ok(false);
         }
