@@ -18,6 +18,8 @@ pub(crate) struct Pin {
     fd: OwnedFd,
     /// S_IFMT bits.
     kind: u32,
+    /// [`Place::mount`].
+    mount: u64,
 }
 
 /// Why a descriptor is not believed.
@@ -79,7 +81,7 @@ impl Pin {
         if share.mounts.kernels.contains(&place.mount) {
             return Err(Disbelief::Errno(Errno::EACCES));
         }
-        Ok((Self { fd, kind: place.kind }, place))
+        Ok((Self { fd, kind: place.kind, mount: place.mount }, place))
     }
 
     /// Whether the node is below the share's root. The host may have moved the directory away while it was held: its
@@ -115,6 +117,11 @@ impl Pin {
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Both are of one mount.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        self.mount == other.mount
     }
 
     /// It is a directory.

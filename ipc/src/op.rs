@@ -240,8 +240,9 @@ ops! {
         length: u64,
     } -> u64, [], again;
 
-    /// Open regular files of a directory for reading, as far as they are such and can be opened at once: what each is,
-    /// and the open ones in the same order. EOPNOTSUPP with the mapped security models. open(2)
+    /// Open regular files and directories of a directory for reading, as far as they are such, of its mount and can be
+    /// opened at once: what each is, and the open ones in the same order. EOPNOTSUPP with the mapped security models.
+    /// open(2)
     29 OpenEach [dir] { names: Names } -> Vec<Option<Attr>>, [file; each], again;
 }
 

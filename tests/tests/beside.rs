@@ -71,6 +71,25 @@ fn what_is_unmounted_on_a_shared_mount_uncovers_nothing(on: Kind) {
     mounts::detach_all(&twin.host.path(""));
 }
 
+// postern-server(1): --open-ahead: "What is mounted elsewhere is not opened so": whoever serves it may take his time
+#[apply(promise)]
+fn what_is_mounted_there_is_not_opened_with_others(on: Kind) {
+    mounts::alone();
+    let mut twin = Twin::planted(on, &[], |host| {
+        ["d", "m"].into_iter().for_each(|dir| host.mkdir(dir));
+        ["f", "g"].into_iter().for_each(|file| host.write(file, b"hello"));
+        mounts::memory(&host.path("m"), (host.uid(0), host.gid(0)));
+        mounts::bind(&host.path("f"), &host.path("g"));
+    });
+    let root = twin.root.try_clone().unwrap();
+    let names = ["d", "m", "f", "g", "none"].map(|name| FileName::new(name.as_bytes()).unwrap());
+    let each = OpenEach { names: Names::try_from(names.to_vec()).unwrap() };
+    let (attrs, given, _) = twin.ask(&each, &[root.as_fd()]).unwrap();
+    let opened: Vec<_> = attrs.iter().map(Option::is_some).collect();
+    assert_eq!((opened, given.len()), (vec![true, false, true, false, false], 2));
+    mounts::detach_all(&twin.host.path(""));
+}
+
 /// A program of the host that has a file to itself as long as it lives. fcntl(2): F_SETLEASE, F_WRLCK
 struct Holder(Child);
 

@@ -125,6 +125,76 @@ fn files_opened_in_no_order_are_asked_for_one_by_one(on: Kind) {
     assert_eq!(counted.hops(|share| each_says_what_it_is(share, nodes.iter())).0, 40);
 }
 
+// postern-server(1): --open-ahead: "or the directories in it": whoever walks a tree comes to the next directory only
+// after all that is in the one before
+#[apply(promise)]
+fn directories_of_a_tree_that_is_walked_are_asked_for_together(on: Kind) {
+    let counted = Counted::new(on);
+    counted.share.host.mkdir("d");
+    for (n, below) in (0..20).flat_map(|n| ["", "/a", "/b"].map(|below| (n, below))) {
+        counted.share.host.mkdir(&format!("d/{n}{below}"));
+        counted.share.host.write(&format!("d/{n}{below}/f{n}"), b"");
+    }
+    // Longer than the kernel's clock for files stands still.
+    sleep(Duration::from_millis(150));
+    let mut dirs = 0;
+    let (asked, names) = counted.hops(|share| {
+        let top = share.lookup("d").unwrap().nodeid;
+        walk(share, top, &mut dirs)
+    });
+    let mut expected: Vec<_> = (0..20).flat_map(|n| vec![format!("f{n}"); 3]).collect();
+    expected.sort_unstable();
+    assert_eq!((dirs, names), (61, expected));
+    assert!(asked < 30, "{asked} questions for {dirs} directories");
+}
+
+/// Names of files below a directory, and how many directories there are.
+fn walk(share: &Share, node: u64, dirs: &mut usize) -> Vec<String> {
+    let dir = share.opendir(node).unwrap();
+    let listed = share.readdirplus(&dir, 0, 32_768).unwrap();
+    *dirs += 1;
+    let mut names = Vec::new();
+    for (entry, dirent) in listed.into_iter().filter(|(_, dirent)| !dirent.name.starts_with('.')) {
+        if entry.attr.mode & S_IFMT == S_IFDIR {
+            names.extend(walk(share, entry.nodeid, dirs));
+        } else {
+            names.push(dirent.name);
+        }
+    }
+    share.releasedir(&dir).unwrap();
+    names.sort_unstable();
+    names
+}
+
+// opendir(3), readdir(3): what is listed is what is there when the directory is opened
+#[apply(promise)]
+fn a_directory_that_was_opened_with_others_lists_what_it_would_by_itself(on: Kind) {
+    let counted = Counted::new(on);
+    let host = &counted.share.host;
+    host.mkdir("d");
+    (0..20).for_each(|n| host.mkdir(&format!("d/{n}")));
+    sleep(Duration::from_millis(150));
+    let dir = counted.share.opendir("d").unwrap();
+    let listed = counted.share.readdirplus(&dir, 0, 32_768).unwrap();
+    let nodes: Vec<_> = listed.into_iter().map(|(entry, dirent)| (dirent.name, entry.nodeid)).collect();
+    let nodes: Vec<_> = nodes.into_iter().filter(|(name, _)| !name.starts_with('.')).collect();
+    let list = |node: u64| -> nix::Result<Vec<String>> {
+        let dir = counted.share.opendir(node)?;
+        let entries = counted.share.entries(&dir)?;
+        counted.share.releasedir(&dir)?;
+        Ok(entries.into_iter().map(|entry| entry.name).filter(|name| !name.starts_with('.')).collect())
+    };
+    let (asked, ()) = counted.hops(|_| nodes[..10].iter().for_each(|(_, node)| assert_eq!(list(*node), Ok(vec![]))));
+    assert!(asked < 6, "others are open: {asked}");
+    let [(filled, a), (replaced, b), (removed, c)] = &nodes[10..13] else { unreachable!() };
+    host.write(&format!("d/{filled}/new"), b"");
+    std::fs::remove_dir(host.path(&format!("d/{replaced}"))).unwrap();
+    host.mkdir(&format!("d/{replaced}"));
+    std::fs::remove_dir(host.path(&format!("d/{removed}"))).unwrap();
+    assert_eq!(list(*a), Ok(vec!["new".to_owned()]));
+    assert_eq!([b, c].map(|node| list(*node)), [Err(ESTALE), Err(ESTALE)]);
+}
+
 // open(2): what is opened is what is there when it is opened
 #[apply(promise)]
 fn what_was_opened_with_others_is_what_it_would_be_by_itself(on: Kind) {

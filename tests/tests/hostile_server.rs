@@ -15,7 +15,7 @@ use postern_ipc::id::{Caller, GuestGid, GuestUid};
 use postern_ipc::name::{FileName, Names, Target, XattrName};
 use postern_ipc::op::*;
 use postern_tests::mounts;
-use postern_tests::prelude::{apply, ids, promise};
+use postern_tests::prelude::{S_IFDIR, S_IFREG, apply, ids, promise};
 use postern_tests::twin::{self, Twin};
 use rustix::fs::{Mode as HostMode, OFlags, open, openat};
 
@@ -331,7 +331,7 @@ fn a_special_file_is_not_opened(on: Kind) {
 
 // open(2): as for one file: regular ones only, by the names themselves, for reading only
 #[apply(promise)]
-fn of_several_names_the_regular_files_are_opened(on: Kind) {
+fn of_several_names_the_regular_files_and_directories_are_opened(on: Kind) {
     let mut twin = Twin::new(on);
     twin.host.mkdir("d");
     for (file, kind) in [("d/pipe", SFlag::S_IFIFO), ("d/socket", SFlag::S_IFSOCK), ("d/null", SFlag::S_IFCHR)] {
@@ -344,13 +344,15 @@ fn of_several_names_the_regular_files_are_opened(on: Kind) {
     let (dir, file) = (twin.pin("d"), twin.pin("d/a"));
     let all = each(&["a", "none", "dir", "link", "pipe", "socket", "null", "z"]);
     let (attrs, given, _) = twin.ask(&all, &[dir.as_fd()]).unwrap();
-    let sizes: Vec<_> = attrs.iter().map(|attr| attr.map(|attr| attr.size)).collect();
-    assert_eq!(sizes, [Some(3), None, None, None, None, None, None, Some(3)]);
+    let kinds: Vec<_> = attrs.iter().map(|attr| attr.map(|attr| attr.kind())).collect();
+    let (a_file, a_dir) = (Some(S_IFREG), Some(S_IFDIR));
+    assert_eq!(kinds, [a_file, None, a_dir, None, None, None, None, a_file]);
     let texts = given.into_iter().map(|file| {
         assert!(std::io::Write::write_all(&mut HostFile::from(file.try_clone().unwrap()), b"x").is_err());
-        std::io::read_to_string(HostFile::from(file)).unwrap()
+        std::io::read_to_string(HostFile::from(file)).map_err(|error| error.kind())
     });
-    assert_eq!(texts.collect::<Vec<_>>(), ["one", "two"]);
+    let is_dir = Err(std::io::ErrorKind::IsADirectory);
+    assert_eq!(texts.collect::<Vec<_>>(), [Ok("one".to_owned()), is_dir, Ok("two".to_owned())]);
     let (attrs, given, _) = twin.ask(&all, &[file.as_fd()]).unwrap();
     assert!(attrs.len() == EACH_MAX && attrs.iter().all(Option::is_none) && given.is_empty(), "in no directory");
     twin.assert_contained();

@@ -63,10 +63,16 @@ impl Serve for OpenEach {
     }
 }
 
-/// Opens a regular file by its name for reading, if that need not wait; tells what it was before.
+/// Opens a regular file or directory by its name for reading, if that need not wait; tells what it was before. What is
+/// mounted there waits for whoever serves it.
 fn named(dir: &Pin, name: &FileName, share: &Share) -> Result<(Attr, OwnedFd)> {
     let node = Pin::of_name(dir, name, share)?;
-    share.require_file(&node)?;
+    if !node.is_beside(dir) {
+        return Err(Errno::EXDEV);
+    }
+    if !node.is_dir() {
+        share.require_file(&node)?;
+    }
     Ok((share.attr_at(&node, dir, name)?, share.open_at_once(&node, OFlags::RDONLY)?))
 }
 

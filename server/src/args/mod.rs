@@ -149,7 +149,7 @@ pub struct ProcessArgs {
     /// Most files that guests may know at once; each takes some 170 bytes here, as long as a guest remembers it
     #[arg(long, value_name = "N", default_value_t = 1 << 23, value_parser = clap::value_parser!(u64).range(1024..))]
     pub max_nodes: u64,
-    /// Most files opened with one that the guest asks for, if it opens those of a directory in the order listed; 0 for none
+    /// Most files or directories opened with one the guest asks for, if it opens them in the order listed; 0 for none
     #[arg(long, value_name = "N", default_value_t = tree::AHEAD_MAX, value_parser = clap::value_parser!(u8).range(0..=i64::from(tree::AHEAD_MAX)))]
     pub open_ahead: u8,
     /// Become this user when started by root: one that owns nothing in the share

@@ -1,9 +1,10 @@
 //! What will be asked for next. Whoever reads a tree opens the files of a directory in the order in which they were
-//! listed, and one question to the helper opens several for little more than one.
+//! listed, and the directories too, each after all that is in the one before; one question to the helper opens several
+//! for little more than one.
 //!
-//! Remembered are the names of directories that were listed lately, how far they were opened in that order, and the
-//! files that were opened before they were asked for: all of them bounded, the oldest makes room for the next. A file
-//! is given only while it has not changed since before it was opened, as those that are [kept](super::kept).
+//! Remembered are the names of directories that were listed lately, how far they were opened in that order, and what
+//! was opened before it was asked for: all of it bounded, the oldest makes room for the next. It is given only while it
+//! has not changed since before it was opened, as what is [kept](super::kept).
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -11,18 +12,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use postern_ipc::name::{FileName, Names};
 
-use super::NodeId;
 use super::dir::Raw;
 use super::kept::Unchanged;
 use super::node::Identity;
+use super::{NodeId, Object};
 
 /// Most directories whose names are remembered.
 const DIRS: usize = 16;
-/// Bytes of names of each; no others are remembered.
+/// Bytes of names of files of each, and of directories; no others are remembered.
 const NAMES: usize = 16 * 1024;
 /// So many names may be passed over: nobody asks for them.
 const PASSED: usize = 8;
-/// Most files open ahead.
+/// Most files and directories open ahead.
 pub const OPEN_MAX: usize = 64;
 
 /// The names of a directory, in the order in which they were listed.
@@ -31,6 +32,37 @@ pub struct Roll {
     dir: Option<NodeId>,
     /// Where the listing goes on.
     end: u64,
+    files: Order,
+    dirs: Order,
+}
+
+impl Roll {
+    /// An entry was listed.
+    pub fn push(&mut self, entry: &Raw<'_>) {
+        self.end = entry.next;
+        match entry.kind {
+            libc::DT_REG | libc::DT_UNKNOWN => self.files.push(entry.name),
+            libc::DT_DIR if !matches!(entry.name, b"." | b"..") => self.dirs.push(entry.name),
+            _ => {}
+        }
+    }
+
+    /// Nothing is listed yet of `dir`; the memory is used again.
+    fn anew(self, dir: NodeId) -> Self {
+        Self { dir: Some(dir), end: 0, files: self.files.anew(), dirs: self.dirs.anew() }
+    }
+
+    fn of(&mut self, object: Object) -> &mut Order {
+        match object {
+            Object::File => &mut self.files,
+            Object::Dir => &mut self.dirs,
+        }
+    }
+}
+
+/// Names of one kind, and how far they were opened in their order.
+#[derive(Debug, Default)]
+struct Order {
     /// Each with its length before it.
     names: Vec<u8>,
     /// No more are remembered.
@@ -43,19 +75,24 @@ pub struct Roll {
     in_vain: bool,
 }
 
-impl Roll {
-    /// An entry was listed.
-    pub fn push(&mut self, entry: &Raw<'_>) {
-        self.end = entry.next;
-        let Ok(length) = u8::try_from(entry.name.len()) else { return };
-        if !matches!(entry.kind, libc::DT_REG | libc::DT_UNKNOWN) || self.full {
-            return;
-        }
-        self.full = self.names.len().saturating_add(entry.name.len()) >= NAMES;
+impl Order {
+    fn anew(mut self) -> Self {
+        self.names.clear();
+        Self { names: self.names, ..Self::default() }
+    }
+
+    fn push(&mut self, name: &[u8]) {
+        let Ok(length) = u8::try_from(name.len()) else { return };
+        self.full |= self.names.len().saturating_add(name.len()) >= NAMES;
         if !self.full {
             self.names.push(length);
-            self.names.extend_from_slice(entry.name);
+            self.names.extend_from_slice(name);
         }
+    }
+
+    /// All were opened.
+    fn is_done(&self) -> bool {
+        self.at >= self.names.len()
     }
 
     /// Names from a place on, each with the place behind it.
@@ -73,22 +110,39 @@ impl Roll {
         self.from(at).take(PASSED).find(|(_, next)| *next == name.as_bytes()).map(|(behind, _)| behind)
     }
 
-    /// Who goes back to the first ones may go through all of them again.
-    fn step(&mut self, name: &FileName) {
+    /// It is the one that was opened last.
+    fn is_at(&self, name: &FileName) -> bool {
+        let begin = self.at.checked_sub(name.as_bytes().len().saturating_add(1));
+        begin.and_then(|begin| self.from(begin).next()) == Some((self.at, name.as_bytes()))
+    }
+
+    /// Who opens one twice keeps the order, and who goes back to the first ones may go through all of them again. How
+    /// many after it may be opened with it.
+    fn step(&mut self, name: &FileName, most: usize) -> usize {
+        if self.is_at(name) {
+            return 0;
+        }
         (self.at, self.steps) = match (self.find(self.at, name), self.find(0, name)) {
             (Some(behind), _) => (behind, self.steps.saturating_add(1)),
             (None, Some(behind)) => (behind, 0),
             (None, None) => (self.at, 0),
         };
+        match self.steps {
+            0 => 0,
+            _ if self.in_vain => 0,
+            steps => 1_usize.checked_shl(steps.saturating_sub(1)).unwrap_or(usize::MAX).min(most),
+        }
     }
 }
 
-/// A file open for reading before it was asked for.
+/// A file or directory open for reading before it was asked for.
 #[derive(Debug)]
 pub struct Opened {
     /// In which directory.
     pub dir: NodeId,
-    /// Which file.
+    /// As what.
+    pub object: Object,
+    /// Which one.
     pub identity: Identity,
     /// Open.
     pub file: OwnedFd,
@@ -100,9 +154,9 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Ahead {
     state: Mutex<State>,
-    /// Files opened with one that is asked for, at most.
+    /// How many are opened with one that is asked for, at most.
     with: usize,
-    /// Files open at once, at most.
+    /// How many are open at once, at most.
     most: usize,
 }
 
@@ -110,12 +164,12 @@ pub struct Ahead {
 struct State {
     rolls: VecDeque<Roll>,
     opened: VecDeque<Opened>,
-    /// How often a file was about to lose a name, or all of them were.
+    /// How often something was about to lose a name, or all were.
     removals: u64,
 }
 
 impl Ahead {
-    /// Nothing yet. `with` files may be opened with one that is asked for, `most` may be open.
+    /// Nothing yet. `with` may be opened with one that is asked for, `most` may be open.
     pub fn new(with: u8, most: usize) -> Self {
         Self { state: Mutex::default(), with: usize::from(with).min(most), most }
     }
@@ -135,10 +189,12 @@ impl Ahead {
         if offset > 0 {
             return known.filter(|roll| roll.end == offset);
         }
-        let oldest = || if rolls.len() >= DIRS { rolls.pop_front() } else { None };
-        let mut names = known.or_else(oldest).unwrap_or_default().names;
-        names.clear();
-        Some(Roll { dir: Some(dir), names, ..Roll::default() })
+        // Whoever walks a tree comes back to those above.
+        let oldest = || {
+            let done = rolls.iter().position(|roll| roll.dirs.is_done()).unwrap_or(0);
+            if rolls.len() >= DIRS { rolls.remove(done) } else { None }
+        };
+        Some(known.or_else(oldest).unwrap_or_default().anew(dir))
     }
 
     /// What was about to be listed has been.
@@ -151,44 +207,39 @@ impl Ahead {
 
     /// `name` in `dir` is to be opened. How many after it may be opened with it: twice as many each time, as long as the
     /// order is kept.
-    pub fn step(&self, dir: NodeId, name: &FileName) -> usize {
-        let mut state = self.lock();
-        let Some(roll) = state.rolls.iter_mut().find(|roll| roll.dir == Some(dir)) else { return 0 };
-        roll.step(name);
-        match roll.steps {
-            0 => 0,
-            _ if roll.in_vain => 0,
-            steps => 1_usize.checked_shl(steps.saturating_sub(1)).unwrap_or(usize::MAX).min(self.with),
-        }
+    pub fn step(&self, dir: NodeId, name: &FileName, object: Object) -> usize {
+        self.lock().roll(dir).map_or(0, |roll| roll.of(object).step(name, self.with))
     }
 
     /// `name` in `dir` and so many names after it; `None` if there are no others.
-    pub fn names(&self, dir: NodeId, name: &FileName, more: usize) -> Option<Names> {
-        let state = self.lock();
-        let roll = state.rolls.iter().find(|roll| roll.dir == Some(dir))?;
-        let others = roll.from(roll.at).filter_map(|(_, name)| FileName::new(name).ok()).take(more);
+    pub fn names(&self, dir: NodeId, name: &FileName, object: Object, more: usize) -> Option<Names> {
+        let mut state = self.lock();
+        let order = state.roll(dir)?.of(object);
+        let others = order.from(order.at).filter_map(|(_, name)| FileName::new(name).ok()).take(more);
         let names: Vec<_> = std::iter::once(*name).chain(others).collect();
         if names.len() > 1 { Names::try_from(names).ok() } else { None }
     }
 
-    /// How often a file was about to lose a name, as what is opened now may have.
+    /// How often something was about to lose a name, as what is opened now may have.
     pub fn removals(&self) -> u64 {
         self.lock().removals
     }
 
-    /// Files were opened ahead, since there had been so many removals.
-    pub fn put(&self, files: Vec<Opened>, removals: u64) {
+    /// These were opened ahead, since there had been so many removals.
+    pub fn put(&self, opened: Vec<Opened>, removals: u64) {
         let mut gone = Vec::new();
         let mut state = self.lock();
-        for file in files {
-            gone.extend(state.take(file.identity));
+        for one in opened {
+            gone.extend(state.take(one.identity));
             if state.opened.len() >= self.most
                 && let Some(unused) = state.opened.pop_front()
             {
-                state.rolls.iter_mut().filter(|roll| roll.dir == Some(unused.dir)).for_each(|roll| roll.in_vain = true);
+                if let Some(roll) = state.roll(unused.dir) {
+                    roll.of(unused.object).in_vain = true;
+                }
                 gone.push(unused);
             }
-            state.opened.push_back(file);
+            state.opened.push_back(one);
         }
         if state.removals != removals {
             gone.extend(state.opened.drain(..));
@@ -197,7 +248,7 @@ impl Ahead {
         drop(gone);
     }
 
-    /// A file is about to lose a name: what is held holds its disk space.
+    /// It is about to lose a name: what is held holds its disk space.
     pub fn removes(&self, identity: Identity) {
         let mut state = self.lock();
         state.removals = state.removals.wrapping_add(1);
@@ -206,7 +257,7 @@ impl Ahead {
         drop(gone);
     }
 
-    /// A file that was opened ahead, for whoever asks for it.
+    /// What was opened ahead, for whoever asks for it.
     pub fn take(&self, identity: Identity) -> Option<Opened> {
         self.lock().take(identity)
     }
@@ -226,6 +277,10 @@ impl Ahead {
 }
 
 impl State {
+    fn roll(&mut self, dir: NodeId) -> Option<&mut Roll> {
+        self.rolls.iter_mut().find(|roll| roll.dir == Some(dir))
+    }
+
     fn take(&mut self, identity: Identity) -> Option<Opened> {
         let at = self.opened.iter().position(|opened| opened.identity == identity)?;
         self.opened.remove(at)
@@ -239,6 +294,7 @@ mod tests {
     use std::time::SystemTime;
 
     const DIR: NodeId = NodeId(7);
+    const FILE: Object = Object::File;
 
     fn name(name: &str) -> FileName {
         FileName::new(name.as_bytes()).unwrap()
@@ -266,11 +322,11 @@ mod tests {
     fn opened(dir: NodeId, ino: u64) -> Opened {
         let file = OwnedFd::from(std::fs::File::open("/etc/passwd").unwrap());
         let unchanged = Unchanged::since(&Attr::of(&file).unwrap(), SystemTime::now()).unwrap();
-        Opened { dir, identity: named(ino), file, unchanged }
+        Opened { dir, object: FILE, identity: named(ino), file, unchanged }
     }
 
     fn steps(ahead: &Ahead, names: &[u64]) -> Vec<usize> {
-        names.iter().map(|number| ahead.step(DIR, &name(&number.to_string()))).collect()
+        names.iter().map(|number| ahead.step(DIR, &name(&number.to_string()), FILE)).collect()
     }
 
     #[test]
@@ -278,12 +334,12 @@ mod tests {
         let ahead = Ahead::new(7, 64);
         list(&ahead, DIR, 0..20);
         list(&ahead, DIR, 20..40);
-        assert_eq!(steps(&ahead, &[0, 1, 2, 3, 4]), [1, 2, 4, 7, 7], "more each time");
-        let names = ahead.names(DIR, &name("4"), 3).unwrap();
+        assert_eq!(steps(&ahead, &[0, 1, 1, 2, 3, 3, 3, 4]), [1, 2, 0, 4, 7, 0, 0, 7], "more each time");
+        let names = ahead.names(DIR, &name("4"), FILE, 3).unwrap();
         assert_eq!(names.iter().copied().collect::<Vec<_>>(), ["4", "5", "6", "7"].map(name));
         assert_eq!(steps(&ahead, &[10, 9, 19, 11, 20, 39]), [7, 0, 0, 1, 0, 0], "a few may be passed over");
         assert_eq!(steps(&ahead, &[1, 2, 3, 0]), [0, 1, 2, 0], "who begins again goes on");
-        assert!(ahead.names(NodeId(8), &name("4"), 3).is_none(), "it was not listed");
+        assert!(ahead.names(NodeId(8), &name("4"), FILE, 3).is_none(), "it was not listed");
     }
 
     #[test]
@@ -298,15 +354,29 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_be_a_regular_file_is_remembered() {
+    fn files_and_directories_have_each_their_own_order() {
         let ahead = Ahead::new(7, 64);
         let mut roll = ahead.listing(DIR, 0).unwrap();
-        for (text, kind) in [(".", libc::DT_DIR), ("l", libc::DT_LNK), ("a", libc::DT_REG), ("b", libc::DT_UNKNOWN)] {
+        let (file, dir) = (libc::DT_REG, libc::DT_DIR);
+        for (text, kind) in [
+            (".", dir),
+            ("..", dir),
+            ("l", libc::DT_LNK),
+            ("a", file),
+            ("d", dir),
+            ("b", libc::DT_UNKNOWN),
+            ("e", dir),
+            ("p", libc::DT_FIFO),
+        ] {
             roll.push(&entry(text, kind, 1));
         }
         ahead.listed(roll);
-        assert!(ahead.step(DIR, &name("a")) == 1);
-        assert_eq!(ahead.names(DIR, &name("a"), 7).unwrap().iter().count(), 2);
+        for (object, [first, second]) in [(FILE, ["a", "b"]), (Object::Dir, ["d", "e"])] {
+            assert_eq!(ahead.step(DIR, &name(first), object), 1);
+            let names = ahead.names(DIR, &name(first), object, 7).unwrap();
+            assert_eq!(names.iter().copied().collect::<Vec<_>>(), [first, second].map(name));
+        }
+        assert_eq!(ahead.step(DIR, &name("l"), FILE), 0);
     }
 
     #[test]
@@ -317,12 +387,26 @@ mod tests {
         }
         let state = ahead.lock();
         assert_eq!(state.rolls.len(), DIRS);
-        assert!(state.rolls.iter().all(|roll| roll.names.len() <= NAMES && roll.full));
+        assert!(state.rolls.iter().all(|roll| roll.files.names.len() <= NAMES && roll.files.full));
         drop(state);
         ahead.put((0..10).map(|ino| opened(DIR, ino)).collect(), 0);
         let there: Vec<_> = (0..10).filter(|ino| ahead.take(named(*ino)).is_some()).collect();
         assert_eq!(there, [7, 8, 9]);
         assert!(ahead.take(named(9)).is_none(), "it was given");
+    }
+
+    #[test]
+    fn who_walks_a_tree_comes_back_to_directories_that_have_others_left() {
+        let ahead = Ahead::new(7, 64);
+        let mut top = ahead.listing(DIR, 0).unwrap();
+        ["d", "e"].iter().for_each(|text| top.push(&entry(text, libc::DT_DIR, 1)));
+        ahead.listed(top);
+        assert_eq!(ahead.step(DIR, &name("d"), Object::Dir), 1);
+        (100..200).for_each(|leaf| list(&ahead, NodeId(leaf), 0..20));
+        assert_eq!(ahead.step(DIR, &name("e"), Object::Dir), 2);
+        (100..200).for_each(|leaf| list(&ahead, NodeId(leaf), 0..20));
+        assert_eq!(ahead.step(DIR, &name("d"), Object::Dir), 0, "it is remembered no more");
+        assert!(ahead.names(DIR, &name("d"), Object::Dir, 1).is_none());
     }
 
     #[test]
@@ -353,7 +437,7 @@ mod tests {
     #[test]
     fn nothing_is_remembered_where_nothing_is_wanted() {
         let ahead = Ahead::new(0, 64);
-        assert!(ahead.listing(DIR, 0).is_none() && ahead.step(DIR, &name("a")) == 0);
+        assert!(ahead.listing(DIR, 0).is_none() && ahead.step(DIR, &name("a"), FILE) == 0);
         assert!(!Ahead::new(7, 0).is_wanted());
     }
 }

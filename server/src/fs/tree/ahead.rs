@@ -1,4 +1,4 @@
-//! Opening files with others, before they are asked for.
+//! Opening files and directories with others, before they are asked for.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -20,20 +20,20 @@ impl Tree {
     ///
     /// # Errors
     /// EIO if there is no helper.
-    pub(super) fn open_in_order(&self, node: NodeId) -> Result<Option<Arc<OpenFile>>> {
+    pub(super) fn open_in_order(&self, node: NodeId, object: Object) -> Result<Option<Arc<OpenFile>>> {
         if !self.ahead.is_wanted() || !self.walk.finds() {
             return Ok(None);
         }
         let Some((identity, dir, name)) = self.nodes.sight(node) else { return Ok(None) };
-        let more = self.ahead.step(dir, &name);
-        if self.kept.has(node, Object::File) {
+        let more = self.ahead.step(dir, &name, object);
+        if self.kept.has(node, object) {
             return Ok(None);
         }
         if let Some(Opened { file, unchanged, .. }) = self.ahead.take(identity) {
             let is_good = self.pin(node).is_ok() && unchanged.is(&file);
-            return Ok(is_good.then(|| self.for_reading(file, node, identity, Some(unchanged))));
+            return Ok(is_good.then(|| self.for_reading(file, (node, object), identity, Some(unchanged))));
         }
-        let Some(names) = self.ahead.names(dir, &name, more) else { return Ok(None) };
+        let Some(names) = self.ahead.names(dir, &name, object, more) else { return Ok(None) };
         let (Ok(pin), Ok(_)) = (self.pin(dir), self.pin(node)) else { return Ok(None) };
         if !self.kept.is_local(&*pin, identity.dev()) {
             return Ok(None);
@@ -48,11 +48,12 @@ impl Tree {
         let mut files = files.into_iter();
         let mut opened = attrs.iter().map(|attr| attr.as_ref().and_then(|attr| Some((attr, files.next()?))));
         let wanted = opened.next().flatten().filter(|(attr, _)| Identity::of(attr) == identity);
-        let wanted = wanted.map(|(attr, file)| self.for_reading(file, node, identity, Unchanged::since(attr, asked)));
+        let wanted =
+            wanted.map(|(attr, file)| self.for_reading(file, (node, object), identity, Unchanged::since(attr, asked)));
         let others = opened.flatten().filter_map(|(attr, file)| {
             let other = Identity::of(attr);
             let unchanged = Unchanged::since(attr, asked).filter(|_| other.dev() == identity.dev())?;
-            Some(Opened { dir, identity: other, file, unchanged })
+            Some(Opened { dir, object, identity: other, file, unchanged })
         });
         self.ahead.put(others.collect(), removals);
         Ok(wanted)
@@ -61,11 +62,11 @@ impl Tree {
     fn for_reading(
         &self,
         file: OwnedFd,
-        node: NodeId,
+        (node, object): (NodeId, Object),
         identity: Identity,
         unchanged: Option<Unchanged>,
     ) -> Arc<OpenFile> {
-        let file = OpenFile::new(file, node, Object::File, false, OpenFlags::READ);
+        let file = OpenFile::new(file, node, object, false, OpenFlags::READ);
         let file = Arc::new(file.unchanged(unchanged));
         self.for_others(&file, identity.dev());
         file

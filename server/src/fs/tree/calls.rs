@@ -190,7 +190,7 @@ impl Fs for Tree {
         self.files.room()?;
         let ask = |pin: BorrowedFd<'_>| self.call(&op::Open { flags }, &[pin], b"", |(), [file], _| file);
         if flags == OpenFlags::READ {
-            return match self.open_in_order(node)? {
+            return match self.open_in_order(node, Object::File)? {
                 Some(file) => Ok(self.keep(file)),
                 None => self.reopen(node, Object::File, ask),
             };
@@ -343,7 +343,10 @@ impl Fs for Tree {
 
     fn opendir(&self, node: NodeId) -> Result<Fh> {
         self.files.room()?;
-        self.reopen(node, Object::Dir, |pin| self.call(&op::OpenDir {}, &[pin], b"", |(), [file], _| file))
+        match self.open_in_order(node, Object::Dir)? {
+            Some(dir) => Ok(self.keep(dir)),
+            None => self.reopen(node, Object::Dir, |pin| self.call(&op::OpenDir {}, &[pin], b"", |(), [dir], _| dir)),
+        }
     }
 
     fn readdir(&self, dir: Handle, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {

@@ -94,11 +94,11 @@ pub struct Limits {
     pub descriptors: u64,
     /// Nodes, most of them without a descriptor.
     pub nodes: u64,
-    /// Files opened before they are asked for, 0 to [`AHEAD_MAX`].
+    /// Files or directories opened before they are asked for, 0 to [`AHEAD_MAX`].
     pub ahead: u8,
 }
 
-/// Most files opened before they are asked for, with one that is.
+/// Most files or directories opened before they are asked for, with one that is.
 pub const AHEAD_MAX: u8 = 7;
 const _: () = assert!(AHEAD_MAX as usize + 1 == EACH_MAX);
 
