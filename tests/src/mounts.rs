@@ -24,6 +24,11 @@ pub fn memory(at: &Path, owner: (u32, u32)) {
     mount("tmpfs", at, "tmpfs", MountFlags::empty(), options.as_c_str()).expect("tmpfs");
 }
 
+/// A file system in memory of a kind that is not known to be local.
+pub fn unknown(at: &Path) {
+    mount("ramfs", at, "ramfs", MountFlags::empty(), None).expect("ramfs");
+}
+
 /// The processes there are.
 pub fn processes(at: &Path) {
     kernels("proc", at).expect("proc");

@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use postern_tests::kind::bin_dir;
+use postern_tests::mounts;
 use postern_tests::prelude::*;
 
 /// A share that counts.
@@ -20,11 +21,14 @@ impl Counted {
     }
 
     fn with(on: Kind, args: &[&str]) -> Self {
+        Self::of(args.iter().fold(on.setup(), |setup, arg| setup.arg(arg)))
+    }
+
+    fn of(setup: Setup) -> Self {
         let dir = tempfile::TempDir::new_in("/var/tmp").unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         let socket = dir.path().join("stat");
-        let setup = on.setup().arg(&format!("--stats-socket={}", socket.display()));
-        let share = args.iter().fold(setup, |setup, arg| setup.arg(arg)).serve();
+        let share = setup.arg(&format!("--stats-socket={}", socket.display())).serve();
         Self { share, socket, _dir: dir }
     }
 
@@ -191,8 +195,43 @@ fn a_directory_that_was_opened_with_others_lists_what_it_would_by_itself(on: Kin
     std::fs::remove_dir(host.path(&format!("d/{replaced}"))).unwrap();
     host.mkdir(&format!("d/{replaced}"));
     std::fs::remove_dir(host.path(&format!("d/{removed}"))).unwrap();
-    assert_eq!(list(*a), Ok(vec!["new".to_owned()]));
+    assert_eq!(counted.hops(|_| list(*a)), (1, Ok(vec!["new".to_owned()])), "it has changed");
     assert_eq!([b, c].map(|node| list(*node)), [Err(ESTALE), Err(ESTALE)]);
+    assert_eq!(counted.hops(|_| list(nodes[13].1)), (0, Ok(vec![])), "that one has not");
+}
+
+// postern-server(1): --rlimit-nofile, --open-ahead: "on local file systems only": what is mounted says itself what it is
+#[apply(promise)]
+fn a_file_system_that_is_mounted_in_a_local_one_is_not_taken_for_local(on: Kind) {
+    mounts::alone();
+    let plant = |host: &Host| {
+        host.mkdir("d");
+        for n in 0..6 {
+            host.mkdir(&format!("d/local{n}"));
+            host.mkdir(&format!("d/unknown{n}"));
+            mounts::unknown(&host.path(&format!("d/unknown{n}")));
+            host.chown(&format!("d/unknown{n}"), 0, 0);
+            host.write(&format!("d/unknown{n}/f"), b"hello");
+        }
+    };
+    let counted = Counted::of(on.setup().plant(plant));
+    sleep(Duration::from_millis(150));
+    let dir = counted.share.opendir("d").unwrap();
+    for (entry, dirent) in counted.share.readdirplus(&dir, 0, 32_768).unwrap() {
+        if dirent.name.starts_with('.') {
+            continue;
+        }
+        let below = counted.share.opendir(entry.nodeid).unwrap();
+        if dirent.name.starts_with("unknown") {
+            assert_eq!(counted.share.readdirplus(&below, 0, 4096).unwrap().len(), 3);
+            let file = counted.share.lookup((entry.nodeid, "f")).unwrap().nodeid;
+            let (asked, ()) =
+                counted.hops(|share| (0..3).for_each(|_| assert_eq!(text(share, file).unwrap(), "hello")));
+            assert_eq!(asked, 3, "its files are not kept");
+        }
+        counted.share.releasedir(&below).unwrap();
+    }
+    mounts::detach_all(&counted.share.host.path(""));
 }
 
 // open(2): what is opened is what is there when it is opened

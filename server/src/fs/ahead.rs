@@ -164,7 +164,7 @@ pub struct Ahead {
 struct State {
     rolls: VecDeque<Roll>,
     opened: VecDeque<Opened>,
-    /// How often something was about to lose a name, or all were.
+    /// How often something lost a name, or all did.
     removals: u64,
 }
 
@@ -191,7 +191,7 @@ impl Ahead {
         }
         // Whoever walks a tree comes back to those above.
         let oldest = || {
-            let done = rolls.iter().position(|roll| roll.dirs.is_done()).unwrap_or(0);
+            let done = rolls.iter().take(DIRS / 2).position(|roll| roll.dirs.is_done()).unwrap_or(0);
             if rolls.len() >= DIRS { rolls.remove(done) } else { None }
         };
         Some(known.or_else(oldest).unwrap_or_default().anew(dir))
@@ -220,7 +220,12 @@ impl Ahead {
         if names.len() > 1 { Names::try_from(names).ok() } else { None }
     }
 
-    /// How often something was about to lose a name, as what is opened now may have.
+    /// Nothing came of opening others of `dir`: no more are.
+    pub fn in_vain(&self, dir: NodeId, object: Object) {
+        self.lock().in_vain(dir, object);
+    }
+
+    /// How often something lost a name, as what is opened now may have.
     pub fn removals(&self) -> u64 {
         self.lock().removals
     }
@@ -234,9 +239,7 @@ impl Ahead {
             if state.opened.len() >= self.most
                 && let Some(unused) = state.opened.pop_front()
             {
-                if let Some(roll) = state.roll(unused.dir) {
-                    roll.of(unused.object).in_vain = true;
-                }
+                state.in_vain(unused.dir, unused.object);
                 gone.push(unused);
             }
             state.opened.push_back(one);
@@ -248,8 +251,8 @@ impl Ahead {
         drop(gone);
     }
 
-    /// It is about to lose a name: what is held holds its disk space.
-    pub fn removes(&self, identity: Identity) {
+    /// It lost a name, or may have: what is held holds its disk space.
+    pub fn removed(&self, identity: Identity) {
         let mut state = self.lock();
         state.removals = state.removals.wrapping_add(1);
         let gone = state.take(identity);
@@ -258,8 +261,8 @@ impl Ahead {
     }
 
     /// What was opened ahead, for whoever asks for it.
-    pub fn take(&self, identity: Identity) -> Option<Opened> {
-        self.lock().take(identity)
+    pub fn take(&self, identity: Identity, object: Object) -> Option<Opened> {
+        self.lock().take(identity).filter(|opened| opened.object == object)
     }
 
     /// Nothing is open ahead, and no directory is remembered.
@@ -279,6 +282,12 @@ impl Ahead {
 impl State {
     fn roll(&mut self, dir: NodeId) -> Option<&mut Roll> {
         self.rolls.iter_mut().find(|roll| roll.dir == Some(dir))
+    }
+
+    fn in_vain(&mut self, dir: NodeId, object: Object) {
+        if let Some(roll) = self.roll(dir) {
+            roll.of(object).in_vain = true;
+        }
     }
 
     fn take(&mut self, identity: Identity) -> Option<Opened> {
@@ -390,9 +399,9 @@ mod tests {
         assert!(state.rolls.iter().all(|roll| roll.files.names.len() <= NAMES && roll.files.full));
         drop(state);
         ahead.put((0..10).map(|ino| opened(DIR, ino)).collect(), 0);
-        let there: Vec<_> = (0..10).filter(|ino| ahead.take(named(*ino)).is_some()).collect();
+        let there: Vec<_> = (0..10).filter(|ino| ahead.take(named(*ino), FILE).is_some()).collect();
         assert_eq!(there, [7, 8, 9]);
-        assert!(ahead.take(named(9)).is_none(), "it was given");
+        assert!(ahead.take(named(9), FILE).is_none(), "it was given");
     }
 
     #[test]
@@ -419,13 +428,24 @@ mod tests {
         assert_eq!(steps(&ahead, &[2, 3]), [0, 0]);
         list(&ahead, DIR, 0..20);
         assert_eq!(steps(&ahead, &[0, 1]), [1, 2]);
+        ahead.in_vain(DIR, Object::Dir);
+        assert_eq!(steps(&ahead, &[2]), [3], "files are others");
+        ahead.in_vain(DIR, FILE);
+        assert_eq!(steps(&ahead, &[3]), [0]);
+    }
+
+    #[test]
+    fn what_was_opened_as_one_kind_is_not_given_as_another() {
+        let ahead = Ahead::new(7, 3);
+        ahead.put(vec![opened(DIR, 2)], 0);
+        assert!(ahead.take(named(2), Object::Dir).is_none());
     }
 
     #[test]
     fn nothing_that_loses_its_name_is_held() {
         let ahead = Ahead::new(7, 8);
         ahead.put((0..4).chain(1..3).map(|ino| opened(DIR, ino)).collect(), 0);
-        ahead.removes(named(1));
+        ahead.removed(named(1));
         let there = || (0..4).filter(|ino| ahead.lock().opened.iter().any(|file| file.identity == named(*ino)));
         assert_eq!(there().collect::<Vec<_>>(), [0, 2, 3]);
         ahead.put(vec![opened(DIR, 1)], 0);

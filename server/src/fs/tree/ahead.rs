@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use postern_ipc::attr::OpenFlags;
+use postern_ipc::attr::{Attr, OpenFlags};
 use postern_ipc::{Errno, Result, op};
 
 use super::Tree;
@@ -29,13 +29,14 @@ impl Tree {
         if self.kept.has(node, object) {
             return Ok(None);
         }
-        if let Some(Opened { file, unchanged, .. }) = self.ahead.take(identity) {
+        if let Some(Opened { file, unchanged, .. }) = self.ahead.take(identity, object) {
             let is_good = self.pin(node).is_ok() && unchanged.is(&file);
             return Ok(is_good.then(|| self.for_reading(file, (node, object), identity, Some(unchanged))));
         }
         let Some(names) = self.ahead.names(dir, &name, object, more) else { return Ok(None) };
         let (Ok(pin), Ok(_)) = (self.pin(dir), self.pin(node)) else { return Ok(None) };
-        if !self.kept.is_local(&*pin, identity.dev()) {
+        // What is mounted in a directory may be of a kind of its own.
+        if self.nodes.dev(dir) != Ok(identity.dev()) || !self.kept.is_local(&*pin, identity.dev()) {
             return Ok(None);
         }
         let (removals, asked) = (self.ahead.removals(), SystemTime::now());
@@ -46,7 +47,9 @@ impl Tree {
             Ok(each) => each,
         };
         let mut files = files.into_iter();
-        let mut opened = attrs.iter().map(|attr| attr.as_ref().and_then(|attr| Some((attr, files.next()?))));
+        let is_such = |attr: &Attr| (attr.kind() == libc::S_IFDIR) == (object == Object::Dir);
+        let opened = attrs.iter().map(|attr| attr.as_ref().and_then(|attr| Some((attr, files.next()?))));
+        let mut opened = opened.map(|one| one.filter(|(attr, _)| is_such(attr)));
         let wanted = opened.next().flatten().filter(|(attr, _)| Identity::of(attr) == identity);
         let wanted =
             wanted.map(|(attr, file)| self.for_reading(file, (node, object), identity, Unchanged::since(attr, asked)));
@@ -55,7 +58,11 @@ impl Tree {
             let unchanged = Unchanged::since(attr, asked).filter(|_| other.dev() == identity.dev())?;
             Some(Opened { dir, object, identity: other, file, unchanged })
         });
-        self.ahead.put(others.collect(), removals);
+        let others: Vec<_> = others.collect();
+        if others.is_empty() {
+            self.ahead.in_vain(dir, object);
+        }
+        self.ahead.put(others, removals);
         Ok(wanted)
     }
 

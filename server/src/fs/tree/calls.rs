@@ -165,10 +165,13 @@ impl Fs for Tree {
         let moved = self.nodes.known(&self.walk.stat(old_dir.as_fd(), from.1)?.0);
         let replaced = match self.last_sight(&new_dir, to.1) {
             Err(Errno::ENOENT) => None,
-            replaced => replaced?,
+            replaced => Some(replaced?),
         };
         let op = op::Rename { name: *from.1, new_name: *to.1, flags };
-        self.call(&op, &[old_dir.as_fd(), new_dir.as_fd()], b"", |(), [], _| ())?;
+        let renamed = self.call(&op, &[old_dir.as_fd(), new_dir.as_fd()], b"", |(), [], _| ());
+        replaced.iter().for_each(|going| self.ahead.removed(going.identity));
+        renamed?;
+        let replaced = replaced.and_then(|going| going.node);
         let same = matches!((moved, &replaced), (Some(a), Some((b, _))) if a == *b);
         if same {
             return Ok(());

@@ -13,7 +13,7 @@ use crate::fs::file::OpenFile;
 use crate::fs::{Detail, Dirent, Listing, NodeId};
 
 impl Tree {
-    /// Lists an open directory from `offset` on. In which order is remembered: its files will be opened in it.
+    /// Lists an open directory from `offset` on. In which order is remembered: what is in it will be opened so.
     pub(super) fn list(&self, dir: &OpenFile, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {
         let pin = self.pin(dir.node)?;
         let listed = Listed { tree: self, node: dir.node, dev: self.nodes.dev(dir.node)?, pin: &pin, detail };

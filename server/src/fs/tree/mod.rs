@@ -102,6 +102,13 @@ pub struct Limits {
 pub const AHEAD_MAX: u8 = 7;
 const _: () = assert!(AHEAD_MAX as usize + 1 == EACH_MAX);
 
+/// What is about to lose a name.
+struct Going {
+    identity: Identity,
+    /// If the guest knows it, with a descriptor.
+    node: Option<(NodeId, Arc<OwnedFd>)>,
+}
+
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
 /// Most files kept open for whoever opens them next, if there are descriptors for so many.
@@ -265,19 +272,20 @@ impl Tree {
         Ok(entry)
     }
 
-    /// The node a name stands for, if the guest knows it, and a descriptor of it, because the name is about to go.
-    fn last_sight(&self, parent: &OwnedFd, name: &FileName) -> Result<Option<(NodeId, Arc<OwnedFd>)>> {
+    /// What a name stands for that is about to go.
+    fn last_sight(&self, parent: &OwnedFd, name: &FileName) -> Result<Going> {
         let (attr, found) = self.walk.stat(parent.as_fd(), name)?;
-        self.ahead.removes(Identity::of(&attr));
-        let Some(node) = self.nodes.known(&attr) else { return Ok(None) };
-        if let Place::Pinned(pin) = self.nodes.place(node)? {
-            return Ok(Some((node, pin)));
-        }
-        if let Some(pin) = found {
-            return Ok(Some((node, Arc::new(pin))));
-        }
-        let (found, pin) = self.walk.open(parent.as_fd(), name)?;
-        Ok((Identity::of(&found) == Identity::of(&attr)).then(|| (node, Arc::new(pin))))
+        let identity = Identity::of(&attr);
+        let Some(node) = self.nodes.known(&attr) else { return Ok(Going { identity, node: None }) };
+        let pin = match (self.nodes.place(node)?, found) {
+            (Place::Pinned(pin), _) => Some(pin),
+            (_, Some(pin)) => Some(Arc::new(pin)),
+            _ => {
+                let (found, pin) = self.walk.open(parent.as_fd(), name)?;
+                (Identity::of(&found) == identity).then(|| Arc::new(pin))
+            }
+        };
+        Ok(Going { identity, node: pin.map(|pin| (node, pin)) })
     }
 
     fn remove<O>(&self, parent: NodeId, name: &FileName, op: &O) -> Result<()>
@@ -285,8 +293,10 @@ impl Tree {
         O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
     {
         let dir = self.pin(parent)?;
-        let node = self.last_sight(&dir, name)?;
-        self.call(op, &[dir.as_fd()], b"", |_, _, _| ())?;
+        let Going { identity, node } = self.last_sight(&dir, name)?;
+        let removed = self.call(op, &[dir.as_fd()], b"", |_, _, _| ());
+        self.ahead.removed(identity);
+        removed?;
         if let Some((node, pin)) = node {
             self.unnamed(node, parent, name, pin);
         }
