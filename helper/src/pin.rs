@@ -85,8 +85,9 @@ impl Pin {
     }
 
     /// Whether the node is below the share's root. The host may have moved the directory away while it was held: its
-    /// mount id stays, and Landlock does not notice. Its path then reads as "/". A step up takes the kernel less time than
-    /// a path, but tells of the way to the root of the node's own mount only, and of directories that may be searched.
+    /// mount id stays, and Landlock does not notice. Its path then reads as "/". A step up takes the kernel less time
+    /// than a path, but tells of the way to the root of the node's own mount only, and of directories that may be
+    /// searched.
     fn connected(&self, place: Place, share: &Share) -> Result<bool> {
         if self.is_dir() && place.mount == share.root_place.mount {
             match self.has_parent(share) {

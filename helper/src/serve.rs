@@ -33,8 +33,9 @@ use crate::model;
 use crate::pin::{self, Disbelief, Pin};
 use crate::share::{self, Share};
 
-/// Most descriptors of a channel's answers that the server has not taken yet, unless one answer has more. They count for the user whose id the
-/// helper has, who could not send any in his other programs if there were many. unix(7): ETOOMANYREFS
+/// Most descriptors of a channel's answers that the server has not taken yet, unless one answer has more. They count
+/// for the user whose id the helper has, who could not send any in his other programs if there were many. unix(7):
+/// ETOOMANYREFS
 const IN_FLIGHT: usize = 4;
 /// Longest pause before it is looked again whether the server has taken them.
 const LONGEST: Duration = Duration::from_millis(10);

@@ -71,7 +71,8 @@ fn what_is_unmounted_on_a_shared_mount_uncovers_nothing(on: Kind) {
     mounts::detach_all(&twin.host.path(""));
 }
 
-// postern-server(1): --open-ahead: "What is mounted in the directory is not opened so": whoever serves it may take his time
+// postern-server(1): --open-ahead: "What is mounted in the directory is not opened so": whoever serves it may take his
+// time
 #[apply(promise)]
 fn what_is_mounted_there_is_not_opened_with_others(on: Kind) {
     mounts::alone();

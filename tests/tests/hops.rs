@@ -200,7 +200,8 @@ fn a_directory_that_was_opened_with_others_lists_what_it_would_by_itself(on: Kin
     assert_eq!(counted.hops(|_| list(nodes[13].1)), (0, Ok(vec![])), "that one has not");
 }
 
-// postern-server(1): --rlimit-nofile, --open-ahead: "on local file systems only": what is mounted says itself what it is
+// postern-server(1): --rlimit-nofile, --open-ahead: "on local file systems only": what is mounted says itself what it
+// is
 #[apply(promise)]
 fn a_file_system_that_is_mounted_in_a_local_one_is_not_taken_for_local(on: Kind) {
     mounts::alone();

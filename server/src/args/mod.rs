@@ -146,7 +146,7 @@ pub struct ProcessArgs {
     /// Most descriptors open at once: an eighth for locks, the rest for nodes and open files by halves
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
     pub rlimit_nofile: u64,
-    /// Most files that guests may know at once; each takes some 170 bytes here, as long as a guest remembers it
+    /// Most files that guests may know at once; each takes some 150 bytes here, as long as a guest remembers it
     #[arg(long, value_name = "N", default_value_t = 1 << 23, value_parser = clap::value_parser!(u64).range(1024..))]
     pub max_nodes: u64,
     /// Most files or directories opened with one the guest asks for, if it opens them in the order listed; 0 for none

@@ -205,8 +205,8 @@ impl Ahead {
         rolls.push_back(roll);
     }
 
-    /// `name` in `dir` is to be opened. How many after it may be opened with it: twice as many each time, as long as the
-    /// order is kept.
+    /// `name` in `dir` is to be opened. How many after it may be opened with it: twice as many each time, as long as
+    /// the order is kept.
     pub fn step(&self, dir: NodeId, name: &FileName, object: Object) -> usize {
         self.lock().roll(dir).map_or(0, |roll| roll.of(object).step(name, self.with))
     }

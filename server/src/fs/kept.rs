@@ -35,8 +35,8 @@ const LOCAL: [u32; 7] = [
 pub struct Unchanged(Time);
 
 impl Unchanged {
-    /// As `attr` says, asked before the file is opened and after `asked`; `None` if it may have changed again in the same
-    /// tick.
+    /// As `attr` says, asked before the file is opened and after `asked`; `None` if it may have changed again in the
+    /// same tick.
     pub fn since(attr: &Attr, asked: SystemTime) -> Option<Self> {
         let asked = asked.duration_since(UNIX_EPOCH).ok()?;
         let then = Duration::new(u64::try_from(attr.ctime.sec).ok()?, attr.ctime.nsec);
