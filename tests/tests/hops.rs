@@ -79,14 +79,14 @@ fn what_is_opened_once_more_is_not_asked_for(on: Kind) {
     assert_eq!((asked, share.get("d/f").unwrap()), (1, b"other".to_vec()));
 }
 
-/// A share with a directory `d` of forty files that have not changed for a while, and their nodes in the order in which
-/// the guest came to know them.
-fn forty(on: Kind, args: &[&str]) -> (Counted, Vec<(String, u64)>) {
+/// A share with a directory `d` of files that have not changed for a while, and their nodes in the order in which the
+/// guest came to know them.
+fn files(on: Kind, count: usize, args: &[&str]) -> (Counted, Vec<(String, u64)>) {
     let counted = Counted::with(on, args);
     let share = &counted.share;
     share.host.mkdir("d");
     share.host.mkdir("d/dir");
-    (0..40).for_each(|n| share.host.write(&format!("d/f{n}"), format!("text of f{n}").as_bytes()));
+    (0..count).for_each(|n| share.host.write(&format!("d/f{n}"), format!("text of f{n}").as_bytes()));
     // Longer than the kernel's clock for files stands still.
     sleep(Duration::from_millis(150));
     let dir = share.opendir("d").unwrap();
@@ -111,7 +111,7 @@ fn each_says_what_it_is<'a>(share: &Share, nodes: impl Iterator<Item = &'a (Stri
 // postern-server(1): --open-ahead: "in the order in which they were listed"
 #[apply(promise)]
 fn files_opened_in_their_order_are_asked_for_together(on: Kind) {
-    let (counted, nodes) = forty(on, &[]);
+    let (counted, nodes) = files(on, 40, &[]);
     let (asked, ()) = counted.hops(|share| each_says_what_it_is(share, nodes.iter()));
     assert!((6..=9).contains(&asked), "one, two, four, and then eight at once: {asked}");
     assert_eq!(counted.hops(|share| each_says_what_it_is(share, nodes.iter())).0, 0);
@@ -120,12 +120,12 @@ fn files_opened_in_their_order_are_asked_for_together(on: Kind) {
 // postern-server(1): --open-ahead: "one here and one there" is opened by itself, and with 0 all are
 #[apply(promise)]
 fn files_opened_in_no_order_are_asked_for_one_by_one(on: Kind) {
-    let (counted, nodes) = forty(on, &[]);
+    let (counted, nodes) = files(on, 40, &[]);
     let here_and_there = [20, 39, 5, 30, 10].map(|at: usize| &nodes[at]);
     assert_eq!(counted.hops(|share| each_says_what_it_is(share, here_and_there.into_iter())).0, 5);
-    let (counted, nodes) = forty(on, &[]);
+    let (counted, nodes) = files(on, 40, &[]);
     assert_eq!(counted.hops(|share| each_says_what_it_is(share, nodes.iter().rev())).0, 40);
-    let (counted, nodes) = forty(on, &["--open-ahead=0"]);
+    let (counted, nodes) = files(on, 40, &["--open-ahead=0"]);
     assert_eq!(counted.hops(|share| each_says_what_it_is(share, nodes.iter())).0, 40);
 }
 
@@ -235,10 +235,19 @@ fn a_file_system_that_is_mounted_in_a_local_one_is_not_taken_for_local(on: Kind)
     mounts::detach_all(&counted.share.host.path(""));
 }
 
+// postern-server(1): --open-ahead: files kept open are passed over, and the others are opened ahead all the same
+#[apply(promise)]
+fn files_that_were_opened_before_leave_the_others_in_their_order(on: Kind) {
+    let (counted, nodes) = files(on, 240, &[]);
+    each_says_what_it_is(&counted.share, nodes.iter().rev().step_by(2));
+    let (asked, ()) = counted.hops(|share| each_says_what_it_is(share, nodes.iter()));
+    assert!((15..=40).contains(&asked), "120 files, four or more at once: {asked}");
+}
+
 // open(2): what is opened is what is there when it is opened
 #[apply(promise)]
 fn what_was_opened_with_others_is_what_it_would_be_by_itself(on: Kind) {
-    let (counted, nodes) = forty(on, &[]);
+    let (counted, nodes) = files(on, 40, &[]);
     let share = &counted.share;
     let (asked, ()) = counted.hops(|share| each_says_what_it_is(share, nodes[..10].iter()));
     assert!(asked < 6, "others are open: {asked}");

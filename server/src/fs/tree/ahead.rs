@@ -26,10 +26,12 @@ impl Tree {
         }
         let Some((identity, dir, name)) = self.nodes.sight(node) else { return Ok(None) };
         let more = self.ahead.step(dir, &name, object);
+        // Not in vain if it was kept already.
+        let opened = self.ahead.take(identity, object);
         if self.kept.has(node, object) {
             return Ok(None);
         }
-        if let Some(Opened { file, unchanged, .. }) = self.ahead.take(identity, object) {
+        if let Some(Opened { file, unchanged, .. }) = opened {
             let is_good = self.pin(node).is_ok() && unchanged.is(&file);
             return Ok(is_good.then(|| self.for_reading(file, (node, object), identity, Some(unchanged))));
         }
