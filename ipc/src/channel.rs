@@ -83,6 +83,17 @@ impl Channel {
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Received> {
         receive(&self.0, buffer)
     }
+
+    /// A message, if one is there.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2) but EAGAIN.
+    pub fn look(&self, buffer: &mut [u8]) -> Result<Option<Received>> {
+        match receive_with(&self.0, buffer, RecvFlags::DONTWAIT) {
+            Err(Errno::EAGAIN) => Ok(None),
+            other => other.map(Some),
+        }
+    }
 }
 
 /// Sends `parts` with `descriptors` at once; tells how many bytes went.
@@ -98,10 +109,15 @@ pub(crate) fn send(socket: impl AsFd, parts: &[&[u8]; 2], descriptors: &[Borrowe
 
 /// Waits for what was sent at once.
 pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received> {
+    receive_with(socket, buffer, RecvFlags::empty())
+}
+
+fn receive_with(socket: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> Result<Received> {
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut part = [IoSliceMut::new(buffer)];
-    let got = rustix::io::retry_on_intr(|| recvmsg(&socket, &mut part, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+    let got = rustix::io::retry_on_intr(|| recvmsg(&socket, &mut part, &mut control, flags))?;
     let mut descriptors = Descriptors::new();
     for item in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = item {
@@ -191,6 +207,16 @@ mod tests {
         assert_eq!((first.len, first.descriptors.len()), (6, 2));
         assert_eq!(&buffer[..6], b"onetwo");
         assert_eq!(b.receive(&mut buffer).unwrap().len, 1);
+    }
+
+    #[test]
+    fn who_looks_finds_what_is_there_and_does_not_wait() {
+        let (a, b) = Channel::pair().unwrap();
+        assert!(b.look(&mut [0; 8]).unwrap().is_none());
+        a.send(&[b"one", b""], &[]).unwrap();
+        assert_eq!(b.look(&mut [0; 8]).unwrap().map(|got| got.len), Some(3));
+        drop(a);
+        assert_eq!(b.look(&mut [0; 8]).unwrap().map(|got| got.len), Some(0), "the other end is gone");
     }
 
     // ATTACKS B11: room for fewer descriptors than were sent leaves some installed without an owner.

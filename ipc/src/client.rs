@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Received};
 use crate::errno::{Errno, Result};
 use crate::few::{Descriptors, Few};
 use crate::frame::{self, FRAME_MAX};
 use crate::id::Caller;
 use crate::op::Op;
+use crate::patience::Patience;
 
 /// How long an operation waits for a replaced helper.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,6 +28,7 @@ pub struct Links {
     news: Mutex<Standing>,
     changed: Condvar,
     hops: AtomicU64,
+    looked: AtomicU64,
 }
 
 /// How it stands with the helper.
@@ -42,6 +44,7 @@ struct Standing {
 #[derive(Debug)]
 struct Link {
     channel: Option<Channel>,
+    patience: Patience,
     serial: u32,
     out: Vec<u8>,
     input: Box<[u8]>,
@@ -63,15 +66,16 @@ std::thread_local! {
 }
 
 impl Links {
-    /// One link for each channel.
-    pub fn new(channels: Vec<Channel>) -> Self {
+    /// One link for each channel. Who asks looks for the answer for `look` at most before it sleeps; 0 is never.
+    pub fn new(channels: Vec<Channel>, look: Duration) -> Self {
         let fresh = channels.iter().map(|_| None).collect();
-        let links = channels.into_iter().map(|channel| Mutex::new(Link::new(channel))).collect();
+        let links = channels.into_iter().map(|channel| Mutex::new(Link::new(channel, look))).collect();
         Self {
             links,
             news: Mutex::new(Standing { fresh, ended: false }),
             changed: Condvar::new(),
             hops: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
         }
     }
 
@@ -83,6 +87,11 @@ impl Links {
     /// How often something was asked.
     pub fn hops(&self) -> u64 {
         self.hops.load(Ordering::Relaxed)
+    }
+
+    /// How often the answer was found by looking for it, and nobody slept.
+    pub fn looked(&self) -> u64 {
+        self.looked.load(Ordering::Relaxed)
     }
 
     /// From now on this thread uses link `index`, which no other thread should use.
@@ -121,7 +130,7 @@ impl Links {
         let mut link = lock(self.links.get(index).or(self.links.first()).ok_or(Errno::EIO)?);
         let mut again = O::REPEATABLE;
         loop {
-            let broken = match link.exchange(caller, op, at.as_ref(), data) {
+            let broken = match link.exchange(caller, op, at.as_ref(), data, &self.looked) {
                 Ok(answer) => {
                     let (reply, gives, range) = answer?;
                     return Ok(take(reply, gives, link.input.get(range).unwrap_or_default()));
@@ -152,8 +161,9 @@ impl Links {
 type Exchanged<O> = Result<(<O as Op>::Reply, <O as Op>::Gives<OwnedFd>, std::ops::Range<usize>)>;
 
 impl Link {
-    fn new(channel: Channel) -> Self {
-        Self { channel: Some(channel), serial: 0, out: Vec::new(), input: vec![0; FRAME_MAX].into() }
+    fn new(channel: Channel, look: Duration) -> Self {
+        let input = vec![0; FRAME_MAX].into();
+        Self { channel: Some(channel), patience: Patience::new(look), serial: 0, out: Vec::new(), input }
     }
 
     fn exchange<O: Op>(
@@ -162,6 +172,7 @@ impl Link {
         op: &O,
         at: &[BorrowedFd<'_>],
         data: &[u8],
+        looked: &AtomicU64,
     ) -> std::result::Result<Exchanged<O>, Broken> {
         let channel = self.channel.as_ref().ok_or(Broken::Unsent)?;
         self.serial = self.serial.wrapping_add(1);
@@ -172,7 +183,7 @@ impl Link {
             Errno::ETOOMANYREFS => Broken::Refused(Errno::ENFILE),
             other => Broken::Refused(other),
         })?;
-        let got = channel.receive(&mut self.input).map_err(|_| Broken::Unanswered)?;
+        let got = await_answer(channel, &mut self.patience, &mut self.input, looked).map_err(|_| Broken::Unanswered)?;
         let message =
             self.input.get(..got.len).filter(|m| !m.is_empty() && !got.truncated).ok_or(Broken::Unanswered)?;
         if got.lost {
@@ -183,6 +194,22 @@ impl Link {
             Broken::Unanswered
         })
     }
+}
+
+/// Looks for it, and sleeps if it does not come so soon.
+fn await_answer(channel: &Channel, patience: &mut Patience, input: &mut [u8], looked: &AtomicU64) -> Result<Received> {
+    let mut found = None;
+    patience.watch(|| {
+        found = channel.look(input)?;
+        Ok::<_, Errno>(found.is_some())
+    })?;
+    if let Some(found) = found {
+        looked.fetch_add(1, Ordering::Relaxed);
+        return Ok(found);
+    }
+    let got = channel.receive(input)?;
+    patience.woke();
+    Ok(got)
 }
 
 fn answer<O: Op>(
@@ -214,6 +241,9 @@ mod tests {
     use crate::op::{Kind, Rmdir, SyncFs};
     use std::os::fd::AsFd;
 
+    /// Long enough to meet an answer.
+    const LOOK: Duration = Duration::from_millis(1);
+
     fn serve_one(end: &Channel) {
         let mut buffer = vec![0; FRAME_MAX];
         let got = end.receive(&mut buffer).unwrap();
@@ -237,7 +267,7 @@ mod tests {
     fn a_repeatable_request_is_asked_again_of_a_new_helper() {
         let (mine, old) = Channel::pair().unwrap();
         let (fresh, new) = Channel::pair().unwrap();
-        let links = Links::new(vec![mine]);
+        let links = Links::new(vec![mine], LOOK);
         drop(old);
         links.renew(vec![fresh]);
         let helper = std::thread::spawn(move || serve_one(&new));
@@ -249,7 +279,7 @@ mod tests {
     fn what_may_have_been_done_is_not_done_twice() {
         let (mine, old) = Channel::pair().unwrap();
         let (fresh, new) = Channel::pair().unwrap();
-        let links = Links::new(vec![mine]);
+        let links = Links::new(vec![mine], LOOK);
         links.renew(vec![fresh]);
         let dying = std::thread::spawn(move || old.receive(&mut [0; FRAME_MAX]).map(drop));
         assert_eq!(ask(&links, &rmdir()), Err(Errno::EIO));
@@ -268,7 +298,7 @@ mod tests {
         let (mine, first) = ends.next().unwrap();
         let (second, its) = ends.next().unwrap();
         let (third, living) = ends.next().unwrap();
-        let links = Links::new(vec![mine]);
+        let links = Links::new(vec![mine], LOOK);
         links.renew(vec![second]);
         let helpers = [dying(first), dying(its)];
         assert_eq!(ask(&links, &SyncFs {}), Err(Errno::EIO));
@@ -282,10 +312,24 @@ mod tests {
     #[test]
     fn without_a_helper_the_answer_is_eio_at_once() {
         let (mine, old) = Channel::pair().unwrap();
-        let links = Links::new(vec![mine]);
+        let links = Links::new(vec![mine], LOOK);
         drop(old);
         links.end();
         assert_eq!(ask(&links, &rmdir()), Err(Errno::EIO));
+    }
+
+    #[test]
+    fn an_answer_that_comes_at_once_is_looked_for_and_nobody_sleeps() {
+        let (mine, its) = Channel::pair().unwrap();
+        let mut buffer = [0; 8];
+        for (look, found) in [(Duration::from_secs(3600), 92), (Duration::ZERO, 0)] {
+            let (looked, mut patience) = (AtomicU64::new(0), Patience::new(look));
+            for _ in 0..100 {
+                its.send(&[b"answer", b""], &[]).unwrap();
+                assert_eq!(await_answer(&mine, &mut patience, &mut buffer, &looked).unwrap().len, 6);
+            }
+            assert_eq!(looked.into_inner(), found);
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod id;
 pub mod model;
 pub mod name;
 pub mod op;
+pub mod patience;
 pub mod span;
 
 pub use errno::{Errno, Result};

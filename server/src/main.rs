@@ -2,14 +2,12 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Parser;
-use nix::unistd::{SysconfVar, sysconf};
 use postern_ipc::hello::CHANNELS_MAX;
 use postern_ipc::model::{KnownTo, Model};
 use postern_policy::fatal::{Fatal, Step as _};
-use postern_server::args::{Cli, Frontend, P9, Proxy, ThreadArgs, Virtiofs};
+use postern_server::args::{Cli, Frontend, P9, Proxy, Virtiofs};
 use postern_server::fs::{lock, tree};
 use postern_server::start::Start;
 use postern_server::vhost::{Threads, Transport};
@@ -47,8 +45,8 @@ fn serve_virtiofs(args: &Virtiofs) -> Result<(), Fatal> {
     let vmms = launch::socket(socket)?;
     let (queues, pool) = (device.num_request_queues, threads.thread_pool_size);
     let workers = device.queue_threads.unwrap_or(cpus()).min(queues);
-    let threads = who_works(workers, threads);
     let met = start.meet(share, args.tree()?, workers.saturating_add(pool))?;
+    let threads = Threads { workers: workers.into(), pool: pool.into(), poll: met.look };
     acls(met.acls, args.settings().posix_acl, &[KnownTo::Host])?;
     let session = fuse::Session::new(Arc::clone(&met.tree), args.settings(), queues, device.tag.as_deref());
     let transport = met.behind_walls(&[], || Transport::new(Arc::new(session), threads).step("start the workers"))?;
@@ -59,9 +57,9 @@ fn serve_p9(args: &P9) -> Result<(), Fatal> {
     let P9 { way, share, guest, threads, process } = args;
     let start = Start::new(process, &[way.fd, share.sock_fd])?;
     let vmms = launch::socket(&way.vmm())?;
-    let channels = threads.thread_pool_size.saturating_add(1);
-    let threads = who_works(1, threads);
-    let met = start.meet(share, guest.tree(), channels)?;
+    let pool = threads.thread_pool_size;
+    let met = start.meet(share, guest.tree(), pool.saturating_add(1))?;
+    let threads = Threads { workers: 1, pool: pool.into(), poll: met.look };
     acls(met.acls, guest.posix_acl, &[KnownTo::Host, KnownTo::Guest])?;
     let session = p9::Session::new(Arc::clone(&met.tree), p9::Users::Judged, args.settings());
     let device = Arc::new(p9::Device::new(session, way.tag.as_deref().unwrap_or_default()));
@@ -117,14 +115,6 @@ fn serve_proxy(args: &Proxy, background: bool) -> Result<(), Fatal> {
 /// CPUs that this process may use.
 fn cpus() -> u16 {
     std::thread::available_parallelism().ok().and_then(|cpus| cpus.get().try_into().ok()).unwrap_or(1)
-}
-
-/// Asked before the walls, behind which nobody tells of CPUs. Where the machine has one there is nothing to look for: who
-/// could ask meanwhile is kept from it.
-fn who_works(workers: u16, threads: &ThreadArgs) -> Threads {
-    let alone = sysconf(SysconfVar::_NPROCESSORS_ONLN) == Ok(Some(1));
-    let poll = if alone { Duration::ZERO } else { Duration::from_micros(threads.poll_us) };
-    Threads { workers: workers.into(), pool: threads.thread_pool_size.into(), poll }
 }
 
 /// What is kept under another name is not inherited, as a guest on virtio-fs wants of its host; one on 9P inherits it

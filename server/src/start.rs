@@ -5,8 +5,9 @@ use std::os::fd::RawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
-use nix::unistd::User;
+use nix::unistd::{SysconfVar, User, sysconf};
 use postern_ipc::channel::{Channel, close_inherited, take};
 use postern_ipc::client::Links;
 use postern_ipc::hello::{self, News, Root, receive_news};
@@ -30,6 +31,7 @@ pub struct Start<'a> {
     process: &'a ProcessArgs,
     user: Option<User>,
     stats: Option<UnixListener>,
+    look: Duration,
 }
 
 /// A share whose helper is there, before the walls.
@@ -41,6 +43,8 @@ pub struct Met<'a> {
     stats: Option<UnixListener>,
     links: Arc<Links>,
     walker: Walker,
+    /// How long threads look for what is to come next before they sleep.
+    pub look: Duration,
     /// The share.
     pub tree: Arc<Tree>,
     /// Nothing of it can be changed.
@@ -65,7 +69,8 @@ impl<'a> Start<'a> {
         journal::open("postern-server", process.log_level, process.syslog)?;
         // The standard hook may look for symbols in files, which a filter answers by killing.
         std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
-        Ok(Self { process, user: confine::user(&process.user)?, stats: launch::stats(process)? })
+        let (user, stats) = (confine::user(&process.user)?, launch::stats(process)?);
+        Ok(Self { process, user, stats, look: look(process) })
     }
 
     /// Becomes another user, and meets the helper, for so many channels.
@@ -79,14 +84,14 @@ impl<'a> Start<'a> {
         let (facts, walker) = confine::meet(&helper, channels)?;
         let step = "open the share";
         let top = take(&helper).step(step)?;
-        let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?));
+        let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?, self.look));
         let hello::Share { readonly, root, model, acls, capabilities, shown, .. } = facts;
         let share =
             Share { root: top, links: Arc::clone(&links), walker, model, capabilities, shown, who_is_root: root };
         let limits = Limits { descriptors, nodes: self.process.max_nodes, ahead: self.process.open_ahead };
         let tree = Arc::new(Tree::new(share, limits, settings).step(step)?);
-        let Self { process, stats, .. } = self;
-        Ok(Met { process, helper, child, stats, links, walker, tree, readonly, root, model, acls })
+        let Self { process, stats, look, .. } = self;
+        Ok(Met { process, helper, child, stats, links, walker, look, tree, readonly, root, model, acls })
     }
 }
 
@@ -123,6 +128,13 @@ impl Met<'_> {
         log::info!("ready{}", if readonly { ", read-only" } else { "" });
         Ok(made)
     }
+}
+
+/// Asked before the walls, behind which nobody tells of CPUs. Where the machine has one there is nothing to look for: who
+/// could ask or answer meanwhile is kept from it.
+fn look(process: &ProcessArgs) -> Duration {
+    let alone = sysconf(SysconfVar::_NPROCESSORS_ONLN) == Ok(Some(1));
+    if alone { Duration::ZERO } else { Duration::from_micros(process.poll_us) }
 }
 
 /// Starts a thread, and waits until it runs: one that has only begun still makes system calls which the filter does not

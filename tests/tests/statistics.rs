@@ -58,8 +58,21 @@ fn every_request_of_a_guest_is_counted_once(on: Kind) {
     let (first, rows) = table(&socket);
     let counted = ["mkdir", "lookup", "create", "write", "read", "init"].map(|name| counts(&rows, name));
     assert_eq!(counted, [(7, 0), (7, 7), (1, 0), (1, 0), (1, 0), (1, 0)], "{rows:?}");
-    assert!(first.contains("; the helper was asked 8 times; workers slept "), "{first}");
+    assert!(first.contains("; the helper was asked 8 times") && first.contains("; workers slept "), "{first}");
     share.server.assert_contained();
+}
+
+// postern-server(1): --poll-us: "with 0 they never do"
+#[apply(promise)]
+fn who_is_not_to_look_sleeps(on: Kind) {
+    let (_dir, socket) = place();
+    let share = on.setup().arg("--poll-us=0").arg(&format!("--stats-socket={}", socket.display())).serve();
+    for n in 0..40 {
+        share.mkdir(format!("d{n}").as_str(), 0o755).unwrap();
+    }
+    let (first, _) = table(&socket);
+    assert!(first.contains("; the helper was asked 40 times; workers slept "), "{first}");
+    assert!(first.ends_with(", and looking spared them 0"), "{first}");
 }
 
 // postern-server(1): --stats-socket, on every frontend

@@ -134,15 +134,16 @@ pub struct ThreadArgs {
     /// Threads for requests that may wait for a disk; with 0 they hold up the others of their queue
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=QUEUES_MAX))]
     pub thread_pool_size: u16,
-    /// Microseconds that a thread looks for the next request before it sleeps, where that pays; 0 for never
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1000))]
-    pub poll_us: u64,
 }
 
 /// How the process runs.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The process")]
 pub struct ProcessArgs {
+    /// Microseconds that a thread looks for the next request, or the helper's answer, before it sleeps, where that pays;
+    /// 0 for never
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    pub poll_us: u64,
     /// Most descriptors open at once: an eighth for locks, the rest for nodes and open files by halves
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
     pub rlimit_nofile: u64,

@@ -42,13 +42,13 @@ pub struct P9WayArgs {
     #[arg(long, value_name = "N", group = "way", requires = "tag", conflicts_with_all = ["socket_user", "socket_group"])]
     pub fd: Option<RawFd>,
     /// Listen there for clients that speak 9P on a stream (`mount -t 9p -o trans=unix PATH DIR`)
-    #[arg(long, value_name = "unix:PATH", group = "way", value_parser = unix_path, conflicts_with = "poll_us")]
+    #[arg(long, value_name = "unix:PATH", group = "way", value_parser = unix_path)]
     pub listen: Option<PathBuf>,
     /// Serve the client at the other end of this connected stream socket
-    #[arg(long, value_name = "N", group = "way", conflicts_with_all = ["socket_user", "socket_group", "poll_us"])]
+    #[arg(long, value_name = "N", group = "way", conflicts_with_all = ["socket_user", "socket_group"])]
     pub stream_fd: Option<RawFd>,
     /// Serve the client at the standard input and output
-    #[arg(long, group = "way", conflicts_with_all = ["socket_user", "socket_group", "poll_us", "explain"])]
+    #[arg(long, group = "way", conflicts_with_all = ["socket_user", "socket_group", "explain"])]
     pub stdio: bool,
     /// This user may connect to --socket-path or --listen
     #[arg(long, value_name = "USER")]

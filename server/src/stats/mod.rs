@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use postern_ipc::Errno;
+use postern_ipc::client::Links;
 
 use histogram::Histogram;
 
@@ -101,13 +102,14 @@ impl Operation {
 }
 
 impl Stats {
-    /// All of it in words, after `hops` requests to the helper. postern-server(1): STATISTICS
-    fn text(&self, hops: u64) -> Result<String, fmt::Error> {
+    /// All of it in words, with what `links` were asked. postern-server(1): STATISTICS
+    fn text(&self, links: &Links) -> Result<String, fmt::Error> {
         let mut text = String::with_capacity(1 << 14);
         writeln!(text, "postern {}", view::VERSION)?;
         let figures = [
             ("uptime", u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX)),
-            ("hops", hops),
+            ("hops", links.hops()),
+            ("found", links.looked()),
             ("looked", self.looked.load(Ordering::Relaxed)),
             ("slept", self.slept.load(Ordering::Relaxed)),
         ];

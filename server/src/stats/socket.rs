@@ -17,7 +17,7 @@ pub fn tell(listener: &UnixListener, links: &Arc<Links>) {
             Ok(to) => to,
             Err(error) => return log::warn!("nobody is told any figures any more (--stats-socket): {error}"),
         };
-        let text = STATS.get().and_then(|stats| stats.text(links.hops()).ok()).unwrap_or_default();
+        let text = STATS.get().and_then(|stats| stats.text(links).ok()).unwrap_or_default();
         // One who is gone misses nothing.
         let _ = to.write_all(text.as_bytes());
     }

@@ -28,6 +28,7 @@ pub struct Figures {
     /// Nanoseconds.
     uptime: u64,
     hops: u64,
+    found: u64,
     looked: u64,
     slept: u64,
     operations: BTreeMap<String, Operation>,
@@ -67,6 +68,7 @@ impl Figures {
             match words.next()? {
                 "uptime" => figures.uptime = words.next()?.parse().ok()?,
                 "hops" => figures.hops = words.next()?.parse().ok()?,
+                "found" => figures.found = words.next()?.parse().ok()?,
                 "looked" => figures.looked = words.next()?.parse().ok()?,
                 "slept" => figures.slept = words.next()?.parse().ok()?,
                 "op" => {
@@ -88,6 +90,7 @@ impl Figures {
         Self {
             uptime: self.uptime.saturating_sub(before.uptime),
             hops: self.hops.saturating_sub(before.hops),
+            found: self.found.saturating_sub(before.found),
             looked: self.looked.saturating_sub(before.looked),
             slept: self.slept.saturating_sub(before.slept),
             operations: operations.collect(),
@@ -104,8 +107,12 @@ impl Figures {
             (0, 0) => String::new(),
             (slept, looked) => format!("; workers slept {slept} times, and looking spared them {looked}"),
         };
+        let found = match self.found {
+            0 => String::new(),
+            found => format!(", and looking spared {found} sleeps"),
+        };
         let mut text = format!(
-            "{requests} requests in {seconds:.1} s; the helper was asked {} times{waking}\n\
+            "{requests} requests in {seconds:.1} s; the helper was asked {} times{found}{waking}\n\
              {:<14}{:>10}{:>12}{:>9}{:>10}{:>10}{:>8}\n",
             self.hops, "operation", "requests", "per second", "failed", "p50", "p99", "busy",
         );
@@ -164,15 +171,14 @@ fn time(nanos: u64) -> String {
 mod tests {
     use super::*;
 
-    const TEXT: &str =
-        "postern 1\nuptime 2000000000\nhops 3\nlooked 4\nslept 5\nop lookup 1 1000 2:1 9:1\nop read 0 9000 40:2\n";
+    const TEXT: &str = "postern 1\nuptime 2000000000\nhops 3\nfound 2\nlooked 4\nslept 5\nop lookup 1 1000 2:1 9:1\nop read 0 9000 40:2\n";
 
     #[test]
     fn figures_are_shown_with_what_takes_most_time_first() {
         let table = Figures::parse(TEXT).unwrap().table();
         let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-        let first =
-            "4 requests in 2.0 s; the helper was asked 3 times; workers slept 5 times, and looking spared them 4";
+        let first = "4 requests in 2.0 s; the helper was asked 3 times, and looking spared 2 sleeps; workers slept 5 \
+                     times, and looking spared them 4";
         assert_eq!(table.lines().next(), Some(first));
         assert_eq!(rows[2][..4], ["read", "2", "1.0", "0"]);
         assert_eq!(rows[3], ["lookup", "2", "1.0", "1", "2", "ns", "9", "ns", "0.0%"]);

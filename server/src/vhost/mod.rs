@@ -9,7 +9,7 @@
 //! into runs of guest `memory`, the device answers in place, and `queue` gives the answers of a batch back at once; or
 //! the request goes to the `pool` and is given back from there. `protocol` is what the VMM may change about all this
 //! while it runs, `transport` the socket and the threads. A worker sleeps in one place, `Events::wait`, and as long as
-//! `patience` says not before it has looked for more.
+//! its [`Patience`](postern_ipc::patience::Patience) says not before it has looked for more.
 //!
 //! # System calls
 //! All threads are made, and have entered the device, when [`Transport::new`] returns. From then on, beside what the
@@ -27,7 +27,6 @@
 mod device;
 mod events;
 mod memory;
-mod patience;
 mod pool;
 mod protocol;
 mod queue;

@@ -8,13 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use postern_ipc::Errno;
+use postern_ipc::patience::Patience;
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 use super::device::Device;
 use super::events::Events;
-use super::patience::Patience;
 use super::pool::Pool;
 use super::protocol::Connection;
 use super::queue::{Handler, Queue, lock};

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use postern_ipc::patience::Patience;
+
 use super::events::{Events, Kicked};
-use super::patience::Patience;
 use super::queue::{Handler, Left, Queue};
 use crate::stats;
 

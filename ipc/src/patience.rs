@@ -1,22 +1,21 @@
-//! How long a worker looks for the next request before it sleeps.
+//! How long a thread looks for what is to come next before it sleeps: a worker for the next request, whoever asks the
+//! helper for its answer.
 //!
-//! Waking a CPU that sleeps takes longer than most requests do. So a worker looks on for a moment, as long as that
-//! pays: where the next request does not come in time, or the CPU is wanted by others (the guest itself, where it has
-//! no other), it sleeps at once, for more and more requests.
+//! Waking a CPU that sleeps takes longer than most requests do. So a thread looks on for a moment, as long as that
+//! pays: where what it looks for does not come in time, or the CPU is wanted by others (the guest or the helper, where
+//! they have no other), it sleeps at once, for more and more requests.
 
 use std::time::{Duration, Instant};
 
-/// Looks between two glances at the clock.
-const LOOKS: u32 = 16;
-/// More between two glances, and the CPU was somebody else's.
+/// More between two looks, and the CPU was somebody else's.
 const AWAY: Duration = Duration::from_micros(10);
 /// Requests that are slept for after one look in vain, and after many.
 const PAUSE: (u32, u32) = (8, 4096);
 
-/// Of one worker.
+/// Of one thread.
 #[derive(Clone, Debug)]
-pub(super) struct Patience {
-    /// Longest look. A request that comes later is not worth it.
+pub struct Patience {
+    /// Longest look. What comes later is not worth it.
     most: Duration,
     /// Since when there is nothing to do.
     idle: Instant,
@@ -28,7 +27,7 @@ pub(super) struct Patience {
 
 impl Patience {
     /// To look for `most`; 0 is never.
-    pub(super) fn new(most: Duration) -> Self {
+    pub fn new(most: Duration) -> Self {
         Self { most, idle: Instant::now(), pause: PAUSE.0, penalty: PAUSE.0 }
     }
 
@@ -36,7 +35,7 @@ impl Patience {
     ///
     /// # Errors
     /// Those of `look`.
-    pub(super) fn watch<E>(&mut self, look: impl FnMut() -> Result<bool, E>) -> Result<bool, E> {
+    pub fn watch<E>(&mut self, look: impl FnMut() -> Result<bool, E>) -> Result<bool, E> {
         if self.most.is_zero() {
             return Ok(false);
         }
@@ -57,23 +56,22 @@ impl Patience {
     fn spin<E>(&self, mut look: impl FnMut() -> Result<bool, E>) -> Result<bool, E> {
         let mut seen = Duration::ZERO;
         loop {
-            for _ in 0..LOOKS {
-                if look()? {
-                    return Ok(true);
-                }
-                std::hint::spin_loop();
+            if look()? {
+                return Ok(true);
             }
             let now = self.idle.elapsed();
             if now > self.most || now.saturating_sub(seen) > AWAY {
                 return Ok(false);
             }
             seen = now;
+            std::hint::spin_loop();
         }
     }
 
-    /// The worker slept, and there is something to do again. If that did not take long, looking would have paid.
-    pub(super) fn woke(&mut self) {
-        if self.pause > 0 && self.idle.elapsed() <= self.most {
+    /// The thread slept, and there is something to do again. If that did not take long, looking would have paid; waking
+    /// may have taken as long again.
+    pub fn woke(&mut self) {
+        if self.pause > 0 && self.idle.elapsed() <= self.most.saturating_mul(2) {
             self.pause = self.pause.saturating_sub(1);
         }
     }
