@@ -9,24 +9,41 @@ use zerocopy::FromBytes;
 use crate::guest::Guest;
 use crate::names::Close;
 use crate::pipeline::{self, Lane, ROUNDS};
-use crate::workload::{LARGE, MANY, MIB, PAGE, Step, entry, node};
+use crate::workload::{DIRS, LARGE, MANY, MIB, PAGE, Step, dir, entry, node};
 
 /// The same file again and again.
 pub fn open<'a>(guest: &'a Guest<'a>) -> Step<'a> {
     open_each(guest, vec![node(guest, "small")])
 }
 
-/// A file that was not opened lately.
+/// Files that were not opened lately.
 pub fn open_many<'a>(guest: &'a Guest<'a>) -> Step<'a> {
-    let dir = node(guest, "many");
-    let node = |i| guest.process.lookup((dir, entry(i).as_str())).expect("planted").nodeid;
-    open_each(guest, (0..MANY).map(node).collect())
+    let files = |i| {
+        let dir = node(guest, &dir(i));
+        (0..MANY).map(move |i| guest.process.lookup((dir, entry(i).as_str())).expect("planted").nodeid)
+    };
+    open_each(guest, (0..DIRS).flat_map(files).collect())
 }
 
-/// The same in the order in which they are listed, each time before they are opened.
+/// The same in the order in which they are listed, each directory before its files are opened.
 pub fn open_listed<'a>(guest: &'a Guest<'a>) -> Step<'a> {
+    let mut lists: Vec<_> = (0..DIRS).map(|i| list(guest, node(guest, &dir(i)))).collect();
+    let mut open = open_each(guest, (0..DIRS).flat_map(|i| listed(guest, &dir(i))).collect());
+    let (mut at, mut left) = (0, 0);
+    Box::new(move || {
+        if left == 0 {
+            lists[at]();
+            (at, left) = ((at + 1) % lists.len(), MANY);
+        }
+        left -= 1;
+        open()
+    })
+}
+
+/// Nodes of a directory's files in the order in which they are listed.
+fn listed(guest: &Guest<'_>, dir: &str) -> Vec<u64> {
     let process = guest.process;
-    let dir = process.opendir(node(guest, "many")).expect("planted");
+    let dir = process.opendir(node(guest, dir)).expect("planted");
     let mut listed = Vec::new();
     let mut offset = 0;
     loop {
@@ -36,16 +53,7 @@ pub fn open_listed<'a>(guest: &'a Guest<'a>) -> Step<'a> {
         listed.extend(page.into_iter().filter(|(_, entry)| !entry.name.starts_with('.')).map(|(out, _)| out.nodeid));
     }
     process.releasedir(&dir).expect("open");
-    let (count, mut left) = (listed.len(), 0);
-    let (mut list, mut open) = (readdirplus(guest), open_each(guest, listed));
-    Box::new(move || {
-        if left == 0 {
-            list();
-            left = count;
-        }
-        left -= 1;
-        open()
-    })
+    listed
 }
 
 fn open_each<'a>(guest: &'a Guest<'a>, nodes: Vec<u64>) -> Step<'a> {
@@ -72,7 +80,10 @@ fn request_read(opcode: u32, node: u64, size: u32) -> Request<'static> {
 
 /// A whole directory, a page of entries at a time, from OPENDIR to RELEASEDIR.
 pub fn readdirplus<'a>(guest: &'a Guest<'a>) -> Step<'a> {
-    let node = node(guest, "many");
+    list(guest, node(guest, &dir(0)))
+}
+
+fn list<'a>(guest: &'a Guest<'a>, node: u64) -> Step<'a> {
     let open = guest.prepare(&Request::new(opcode::OPENDIR, node).arg(&OpenIn::default()).room::<OpenOut>());
     let read = guest.prepare(&request_read(opcode::READDIRPLUS, node, PAGE));
     let close = guest.prepare(&Request::new(opcode::RELEASEDIR, node).arg(&ReleaseIn::default()));

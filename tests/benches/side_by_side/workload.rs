@@ -84,8 +84,8 @@ pub const WORKLOADS: &[Workload] = &[
     row("GETATTR", Unit::Micros, [0.85, 0.15], Some(1.0), names::getattr),
     row("SETATTR (mode)", Unit::Micros, [1.2, 0.35], None, names::setattr),
     row("open, read 4 KiB, close", Unit::Micros, [0.85, 0.35], None, files::open),
-    row("open, read 4 KiB, close, 1000 files in turn", Unit::Micros, [0.85, 0.35], None, files::open_many),
-    row("open, read 4 KiB, close, 1000 files as listed", Unit::Micros, [0.85, 0.35], None, files::open_listed),
+    row("open, read 4 KiB, close, 5000 files in turn", Unit::Micros, [0.85, 0.35], None, files::open_many),
+    row("open, read 4 KiB, close, 5000 files as listed", Unit::Micros, [0.85, 0.35], None, files::open_listed),
     row("create, write 4 KiB, close, unlink", Unit::Micros, [0.9, 0.35], None, names::create),
     row("mkdir, rename, rmdir", Unit::Micros, [1.15, 0.5], None, names::mkdir),
     row("READDIRPLUS, per entry", Unit::Micros, [0.8, 0.5], Some(1.0), files::readdirplus),
@@ -133,10 +133,17 @@ pub const PAGE: u32 = 4096;
 pub const MIB: u32 = 1 << 20;
 /// Bytes of the large file.
 pub const LARGE: u64 = 64 << 20;
-/// Entries of the large directory.
+/// Entries of a large directory.
 pub const MANY: u32 = 1000;
+/// Large directories: together more files than any server keeps open for who opens them next.
+pub const DIRS: u32 = 5;
 
-/// Name of entry `i` of the large directory: all are of one length.
+/// Name of large directory `i`.
+pub fn dir(i: u32) -> String {
+    format!("many{i}")
+}
+
+/// Name of entry `i` of a large directory: all are of one length.
 pub fn entry(i: u32) -> String {
     format!("{i:08}")
 }
@@ -145,9 +152,11 @@ pub fn entry(i: u32) -> String {
 pub fn plant(host: &Host) {
     host.write("small", &[1; PAGE as usize]);
     host.write("large", &vec![1; LARGE as usize]);
-    host.mkdir("many");
-    for i in 0..MANY {
-        host.write(&format!("many/{}", entry(i)), &[1; PAGE as usize]);
+    for dir in (0..DIRS).map(dir) {
+        host.mkdir(&dir);
+        for i in 0..MANY {
+            host.write(&format!("{dir}/{}", entry(i)), &[1; PAGE as usize]);
+        }
     }
 }
 

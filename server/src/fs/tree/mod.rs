@@ -112,7 +112,7 @@ struct Going {
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
 /// Most files kept open for whoever opens them next, if there are descriptors for so many.
-const KEPT: usize = 512;
+const KEPT: usize = 4096;
 
 impl Tree {
     /// Of a share. An eighth of the descriptors is for locks, a few for files kept open, half of the rest for nodes, and
