@@ -203,7 +203,7 @@ impl Host {
     /// Whether some of a file's blocks have no place on the disk yet, because what was written to them waits in the
     /// page cache. filefrag(8): "delalloc"
     pub fn waits_for_its_place(&self, path: &str) -> bool {
-        let output = Command::new("filefrag").arg("-v").arg(self.path(path)).output().expect("filefrag");
+        let output = Command::new("/usr/sbin/filefrag").arg("-v").arg(self.path(path)).output().expect("filefrag");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stdout).contains("delalloc")
     }
