@@ -256,7 +256,7 @@ fn the_socket_may_be_a_seqpacket_one() {
     send_hello(&socket, &Hello { version: VERSION, channels: 2, wants_map: false }).unwrap();
     assert!(matches!(receive_news(&socket), Ok(News::Welcome(_))));
     let root = take(&socket).unwrap();
-    let links = postern_ipc::client::Links::new(take_all(&socket, 2), std::time::Duration::ZERO);
+    let links = postern_ipc::client::Links::new(take_all(&socket, 2), std::time::Duration::ZERO, 0);
     let attr = links.call(ROOT, &Stat {}, &[root.as_fd()], b"", |attr, _, _| attr).unwrap();
     assert_eq!(attr, Attr::of(&root).unwrap());
     drop(socket);

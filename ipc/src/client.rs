@@ -6,7 +6,7 @@
 //! half as long, and the work of a guest half as long again: the CPU left alone sleeps deeper when the guest wants it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use crate::id::Caller;
 use crate::op::Op;
 use crate::patience::Patience;
 
-/// How long an operation waits for a replaced helper.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an operation waits for another helper.
+const REPLACEMENT: Duration = Duration::from_secs(5);
 
 /// Everything that can be asked of the helper, by as many threads as there are channels.
 #[derive(Debug)]
@@ -28,7 +28,17 @@ pub struct Links {
     news: Mutex<Standing>,
     changed: Condvar,
     hops: AtomicU64,
-    looked: AtomicU64,
+    lookers: Lookers,
+}
+
+/// Who looks for an answer, and does not sleep.
+#[derive(Debug)]
+struct Lookers {
+    now: AtomicU16,
+    /// So many at once.
+    most: u16,
+    /// How often one found it.
+    found: AtomicU64,
 }
 
 /// How it stands with the helper.
@@ -66,8 +76,9 @@ std::thread_local! {
 }
 
 impl Links {
-    /// One link for each channel. Who asks looks for the answer for `look` at most before it sleeps; 0 is never.
-    pub fn new(channels: Vec<Channel>, look: Duration) -> Self {
+    /// One link for each channel. Who asks looks for the answer for `look` at most before it sleeps (0 is never), and
+    /// `lookers` at once: as many as leave a CPU to the helper.
+    pub fn new(channels: Vec<Channel>, look: Duration, lookers: u16) -> Self {
         let fresh = channels.iter().map(|_| None).collect();
         let links = channels.into_iter().map(|channel| Mutex::new(Link::new(channel, look))).collect();
         Self {
@@ -75,7 +86,7 @@ impl Links {
             news: Mutex::new(Standing { fresh, ended: false }),
             changed: Condvar::new(),
             hops: AtomicU64::new(0),
-            looked: AtomicU64::new(0),
+            lookers: Lookers { now: AtomicU16::new(0), most: lookers, found: AtomicU64::new(0) },
         }
     }
 
@@ -90,8 +101,8 @@ impl Links {
     }
 
     /// How often the answer was found by looking for it, and nobody slept.
-    pub fn looked(&self) -> u64 {
-        self.looked.load(Ordering::Relaxed)
+    pub fn found(&self) -> u64 {
+        self.lookers.found.load(Ordering::Relaxed)
     }
 
     /// From now on this thread uses link `index`, which no other thread should use.
@@ -130,7 +141,7 @@ impl Links {
         let mut link = lock(self.links.get(index).or(self.links.first()).ok_or(Errno::EIO)?);
         let mut again = O::REPEATABLE;
         loop {
-            let broken = match link.exchange(caller, op, at.as_ref(), data, &self.looked) {
+            let broken = match link.exchange(caller, op, at.as_ref(), data, &self.lookers) {
                 Ok(answer) => {
                     let (reply, gives, range) = answer?;
                     return Ok(take(reply, gives, link.input.get(range).unwrap_or_default()));
@@ -153,7 +164,7 @@ impl Links {
         let waiting =
             |standing: &mut Standing| !standing.ended && standing.fresh.get(index).is_none_or(Option::is_none);
         let (mut standing, _) =
-            self.changed.wait_timeout_while(standing, PATIENCE, waiting).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_timeout_while(standing, REPLACEMENT, waiting).unwrap_or_else(PoisonError::into_inner);
         standing.fresh.get_mut(index).and_then(Option::take).ok_or(Errno::EIO)
     }
 }
@@ -172,7 +183,7 @@ impl Link {
         op: &O,
         at: &[BorrowedFd<'_>],
         data: &[u8],
-        looked: &AtomicU64,
+        lookers: &Lookers,
     ) -> std::result::Result<Exchanged<O>, Broken> {
         let channel = self.channel.as_ref().ok_or(Broken::Unsent)?;
         self.serial = self.serial.wrapping_add(1);
@@ -183,7 +194,7 @@ impl Link {
             Errno::ETOOMANYREFS => Broken::Refused(Errno::ENFILE),
             other => Broken::Refused(other),
         })?;
-        let got = await_answer(channel, &mut self.patience, &mut self.input, looked).map_err(|_| Broken::Unanswered)?;
+        let got = lookers.await_answer(channel, &mut self.patience, &mut self.input).map_err(|_| Broken::Unanswered)?;
         let message =
             self.input.get(..got.len).filter(|m| !m.is_empty() && !got.truncated).ok_or(Broken::Unanswered)?;
         if got.lost {
@@ -196,20 +207,26 @@ impl Link {
     }
 }
 
-/// Looks for it, and sleeps if it does not come so soon.
-fn await_answer(channel: &Channel, patience: &mut Patience, input: &mut [u8], looked: &AtomicU64) -> Result<Received> {
-    let mut found = None;
-    patience.watch(|| {
-        found = channel.look(input)?;
-        Ok::<_, Errno>(found.is_some())
-    })?;
-    if let Some(found) = found {
-        looked.fetch_add(1, Ordering::Relaxed);
-        return Ok(found);
+impl Lookers {
+    /// Looks for it, and sleeps if it does not come so soon.
+    fn await_answer(&self, channel: &Channel, patience: &mut Patience, input: &mut [u8]) -> Result<Received> {
+        let mut found = None;
+        let look = || {
+            found = channel.look(input)?;
+            Ok::<_, Errno>(found.is_some())
+        };
+        let looked =
+            if self.now.fetch_add(1, Ordering::Relaxed) < self.most { patience.watch(look) } else { Ok(false) };
+        self.now.fetch_sub(1, Ordering::Relaxed);
+        looked?;
+        if let Some(found) = found {
+            self.found.fetch_add(1, Ordering::Relaxed);
+            return Ok(found);
+        }
+        let got = channel.receive(input)?;
+        patience.woke();
+        Ok(got)
     }
-    let got = channel.receive(input)?;
-    patience.woke();
-    Ok(got)
 }
 
 fn answer<O: Op>(
@@ -241,8 +258,7 @@ mod tests {
     use crate::op::{Kind, Rmdir, SyncFs};
     use std::os::fd::AsFd;
 
-    /// Long enough to meet an answer.
-    const LOOK: Duration = Duration::from_millis(1);
+    const HOUR: Duration = Duration::from_secs(3600);
 
     fn serve_one(end: &Channel) {
         let mut buffer = vec![0; FRAME_MAX];
@@ -267,7 +283,7 @@ mod tests {
     fn a_repeatable_request_is_asked_again_of_a_new_helper() {
         let (mine, old) = Channel::pair().unwrap();
         let (fresh, new) = Channel::pair().unwrap();
-        let links = Links::new(vec![mine], LOOK);
+        let links = Links::new(vec![mine], Duration::ZERO, 0);
         drop(old);
         links.renew(vec![fresh]);
         let helper = std::thread::spawn(move || serve_one(&new));
@@ -279,7 +295,7 @@ mod tests {
     fn what_may_have_been_done_is_not_done_twice() {
         let (mine, old) = Channel::pair().unwrap();
         let (fresh, new) = Channel::pair().unwrap();
-        let links = Links::new(vec![mine], LOOK);
+        let links = Links::new(vec![mine], Duration::ZERO, 0);
         links.renew(vec![fresh]);
         let dying = std::thread::spawn(move || old.receive(&mut [0; FRAME_MAX]).map(drop));
         assert_eq!(ask(&links, &rmdir()), Err(Errno::EIO));
@@ -298,7 +314,7 @@ mod tests {
         let (mine, first) = ends.next().unwrap();
         let (second, its) = ends.next().unwrap();
         let (third, living) = ends.next().unwrap();
-        let links = Links::new(vec![mine], LOOK);
+        let links = Links::new(vec![mine], Duration::ZERO, 0);
         links.renew(vec![second]);
         let helpers = [dying(first), dying(its)];
         assert_eq!(ask(&links, &SyncFs {}), Err(Errno::EIO));
@@ -312,7 +328,7 @@ mod tests {
     #[test]
     fn without_a_helper_the_answer_is_eio_at_once() {
         let (mine, old) = Channel::pair().unwrap();
-        let links = Links::new(vec![mine], LOOK);
+        let links = Links::new(vec![mine], Duration::ZERO, 0);
         drop(old);
         links.end();
         assert_eq!(ask(&links, &rmdir()), Err(Errno::EIO));
@@ -322,13 +338,39 @@ mod tests {
     fn an_answer_that_comes_at_once_is_looked_for_and_nobody_sleeps() {
         let (mine, its) = Channel::pair().unwrap();
         let mut buffer = [0; 8];
-        for (look, found) in [(Duration::from_secs(3600), 92), (Duration::ZERO, 0)] {
-            let (looked, mut patience) = (AtomicU64::new(0), Patience::new(look));
+        for (look, most, often) in [(HOUR, 1, 92), (Duration::ZERO, 1, 0), (HOUR, 0, 0)] {
+            let lookers = Lookers { now: AtomicU16::new(0), most, found: AtomicU64::new(0) };
+            let mut patience = Patience::new(look);
             for _ in 0..100 {
                 its.send(&[b"answer", b""], &[]).unwrap();
-                assert_eq!(await_answer(&mine, &mut patience, &mut buffer, &looked).unwrap().len, 6);
+                assert_eq!(lookers.await_answer(&mine, &mut patience, &mut buffer).unwrap().len, 6);
             }
-            assert_eq!(looked.into_inner(), found);
+            assert_eq!((lookers.found.into_inner(), lookers.now.into_inner()), (often, 0));
+        }
+    }
+
+    #[test]
+    fn a_helper_that_dies_while_its_answer_is_looked_for_has_died() {
+        for may_be_asked_again in [false, true] {
+            let (mine, old) = Channel::pair().unwrap();
+            let (fresh, new) = Channel::pair().unwrap();
+            let links = Links::new(vec![mine], HOUR, 1);
+            let dying = std::thread::spawn(move || {
+                (0..9).for_each(|_| serve_one(&old));
+                old.receive(&mut [0; FRAME_MAX]).map(drop)
+            });
+            (0..9).for_each(|_| ask(&links, &rmdir()).unwrap());
+            assert_eq!(links.found(), 1, "from now on nobody sleeps");
+            links.renew(vec![fresh]);
+            let helper = std::thread::spawn(move || serve_one(&new));
+            if may_be_asked_again {
+                assert_eq!(ask(&links, &SyncFs {}), Ok(()));
+            } else {
+                assert_eq!(ask(&links, &rmdir()), Err(Errno::EIO));
+                assert_eq!(ask(&links, &rmdir()), Ok(()), "the next request goes to the new helper");
+            }
+            dying.join().unwrap().unwrap();
+            helper.join().unwrap();
         }
     }
 

@@ -1,4 +1,5 @@
-//! What may be said between postern's server and its helper, and nothing else.
+//! What may be said between postern's server and its helper, and nothing else; and how long one waits for it
+//! ([`patience`]).
 //!
 //! The laws of the border, each kept in one place of this crate:
 //! - every operation is one row of the table in [`op`]: request, reply, descriptors, bulk data, errors;

@@ -71,7 +71,13 @@ impl Patience {
     /// The thread slept, and there is something to do again. If that did not take long, looking would have paid; waking
     /// may have taken as long again.
     pub fn woke(&mut self) {
-        if self.pause > 0 && self.idle.elapsed() <= self.most.saturating_mul(2) {
+        if self.pause > 0 {
+            self.woke_after(self.idle.elapsed());
+        }
+    }
+
+    fn woke_after(&mut self, slept: Duration) {
+        if slept <= self.most.saturating_mul(2) {
             self.pause = self.pause.saturating_sub(1);
         }
     }
@@ -123,6 +129,15 @@ mod tests {
             assert_eq!(patience.watch(look), Ok(false));
             std::thread::sleep(INSTANT);
             patience.woke();
+        }
+    }
+
+    #[test]
+    fn what_came_late_by_the_waking_alone_is_looked_for() {
+        for (slept, looks) in [(HOUR * 2, true), (HOUR * 2 + INSTANT, false)] {
+            let mut patience = Patience::new(HOUR);
+            (0..PAUSE.0).for_each(|_| patience.woke_after(slept));
+            assert_eq!(patience.watch(|| Ok::<_, ()>(true)), Ok(looks));
         }
     }
 

@@ -194,7 +194,7 @@ const CALLS: &[Call] = &[
     Call::any(libc::SYS_brk, "heap"),
     Call::any(libc::SYS_madvise, "heap"),
     Call::any(libc::SYS_mprotect, "heap").only(2, bits(libc::PROT_READ | libc::PROT_WRITE)),
-    Call::any(libc::SYS_clock_gettime, "log lines and waiting"),
+    Call::any(libc::SYS_clock_gettime, "log lines, waiting, looking for what is to come"),
     Call::any(libc::SYS_clock_nanosleep, "waiting for descriptors to become free"),
     Call::any(libc::SYS_getrandom, "seeds of hash tables"),
     Call::any(libc::SYS_getpid, "log lines"),

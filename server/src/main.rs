@@ -9,7 +9,7 @@ use postern_ipc::model::{KnownTo, Model};
 use postern_policy::fatal::{Fatal, Step as _};
 use postern_server::args::{Cli, Frontend, P9, Proxy, Virtiofs};
 use postern_server::fs::{lock, tree};
-use postern_server::start::Start;
+use postern_server::start::{Start, cpus};
 use postern_server::vhost::{Threads, Transport};
 use postern_server::{dropin, fuse, launch, p9, proxy, qemu};
 
@@ -110,11 +110,6 @@ fn serve_proxy(args: &Proxy, background: bool) -> Result<(), Fatal> {
     met.behind_walls(&[], || Ok(()))?;
     let qemu = qemus.accept().step("wait for QEMU")?;
     proxy::serve(&*tree, qemu).map_err(|why| Fatal::new("understand QEMU", why))
-}
-
-/// CPUs that this process may use.
-fn cpus() -> u16 {
-    std::thread::available_parallelism().ok().and_then(|cpus| cpus.get().try_into().ok()).unwrap_or(1)
 }
 
 /// What is kept under another name is not inherited, as a guest on virtio-fs wants of its host; one on 9P inherits it

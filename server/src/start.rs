@@ -84,7 +84,7 @@ impl<'a> Start<'a> {
         let (facts, walker) = confine::meet(&helper, channels)?;
         let step = "open the share";
         let top = take(&helper).step(step)?;
-        let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?, self.look));
+        let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?, self.look, lookers()));
         let hello::Share { readonly, root, model, acls, capabilities, shown, .. } = facts;
         let share =
             Share { root: top, links: Arc::clone(&links), walker, model, capabilities, shown, who_is_root: root };
@@ -135,6 +135,16 @@ impl Met<'_> {
 fn look(process: &ProcessArgs) -> Duration {
     let alone = sysconf(SysconfVar::_NPROCESSORS_ONLN) == Ok(Some(1));
     if alone { Duration::ZERO } else { Duration::from_micros(process.poll_us) }
+}
+
+/// Threads that may look for the helper's answer at once: one CPU is left to the helper.
+fn lookers() -> u16 {
+    cpus().saturating_sub(1)
+}
+
+/// CPUs that this process may use.
+pub fn cpus() -> u16 {
+    std::thread::available_parallelism().ok().and_then(|cpus| cpus.get().try_into().ok()).unwrap_or(1)
 }
 
 /// Starts a thread, and waits until it runs: one that has only begun still makes system calls which the filter does not

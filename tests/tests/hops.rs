@@ -238,10 +238,23 @@ fn a_file_system_that_is_mounted_in_a_local_one_is_not_taken_for_local(on: Kind)
 // postern-server(1): --open-ahead: files kept open are passed over, and the others are opened ahead all the same
 #[apply(promise)]
 fn files_that_were_opened_before_leave_the_others_in_their_order(on: Kind) {
-    let (counted, nodes) = files(on, 240, &[]);
+    let (counted, nodes) = files(on, 160, &[]);
     each_says_what_it_is(&counted.share, nodes.iter().rev().step_by(2));
     let (asked, ()) = counted.hops(|share| each_says_what_it_is(share, nodes.iter()));
-    assert!((15..=40).contains(&asked), "120 files, four or more at once: {asked}");
+    assert!((10..=28).contains(&asked), "80 files, four or more at once: {asked}");
+}
+
+// postern-server(1): --rlimit-nofile: "until it is found to have changed"
+#[apply(promise)]
+fn files_that_have_changed_are_asked_for_together_again(on: Kind) {
+    let (counted, nodes) = files(on, 40, &[]);
+    each_says_what_it_is(&counted.share, nodes.iter());
+    for (name, _) in &nodes {
+        counted.share.host.write(&format!("d/{name}"), format!("text of {name}").as_bytes());
+    }
+    sleep(Duration::from_millis(150));
+    let (asked, ()) = counted.hops(|share| each_says_what_it_is(share, nodes.iter()));
+    assert!((6..=9).contains(&asked), "one, two, four, and then eight at once: {asked}");
 }
 
 // open(2): what is opened is what is there when it is opened

@@ -88,6 +88,19 @@ fn qemus_requests_are_counted_too() {
     assert!(first.starts_with("2 requests in ") && first.ends_with("; the helper was asked 0 times"), "{first}");
 }
 
+// postern-server(1): --poll-us: where the helper has a CPU of its own, who asked it looks for the answer
+#[apply(promise)]
+fn who_asks_the_helper_looks_for_its_answer(on: Kind) {
+    let (_dir, socket) = place();
+    let share = on.setup().arg("--poll-us=1000").arg(&format!("--stats-socket={}", socket.display())).serve();
+    let looked = || table(&socket).0.contains(" times, and looking spared ");
+    let mut names = (0..10_000).map(|n| format!("d{n}"));
+    while std::thread::available_parallelism().unwrap().get() > 1 && !looked() {
+        let name = names.next().expect("an answer within a thousandth of a second");
+        share.mkdir(name.as_str(), 0o755).unwrap();
+    }
+}
+
 // The same of clients on a stream
 #[test]
 fn requests_of_clients_on_a_stream_are_counted_together() {
@@ -120,7 +133,7 @@ fn who_asks_and_does_not_listen_harms_no_guest() {
     drop(deaf);
     let mut text = String::new();
     UnixStream::connect(&socket).unwrap().read_to_string(&mut text).unwrap();
-    assert!(text.starts_with("postern 1\nuptime "), "{text}");
+    assert!(text.starts_with("postern 2\nuptime "), "{text}");
 }
 
 // postern(1): EXIT STATUS; one line says what to do

@@ -148,7 +148,7 @@ impl Sut {
             other => panic!("{other:?}: {}", std::fs::read_to_string(&log).unwrap()),
         }
         let root = take(&socket).unwrap();
-        let links = Links::new(take_all(&socket, channels), std::time::Duration::ZERO);
+        let links = Links::new(take_all(&socket, channels), std::time::Duration::ZERO, 0);
         Self { links, root, socket, child, channels, log, _keep: keep }
     }
 

@@ -140,11 +140,11 @@ pub struct ThreadArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The process")]
 pub struct ProcessArgs {
-    /// Microseconds that a thread looks for the next request, or the helper's answer, before it sleeps, where that pays;
-    /// 0 for never
+    /// Microseconds that a thread looks for the next request, or for an answer of the helper, before it sleeps, where
+    /// that pays; 0 for never
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub poll_us: u64,
-    /// Most descriptors open at once: an eighth for locks, the rest for nodes and open files by halves
+    /// Most descriptors open at once: an eighth for locks, a sixteenth for files kept open, the rest for nodes and open files by halves
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
     pub rlimit_nofile: u64,
     /// Most files that guests may know at once; each takes some 150 bytes here, as long as a guest remembers it

@@ -72,15 +72,16 @@ impl Kept {
         Self { files: Mutex::default(), most }
     }
 
-    /// What was opened, if its file has not changed since before that. A directory that is open is somebody else's.
+    /// What was opened, if its file has not changed since before that; otherwise it is kept no longer. A directory that
+    /// is open is somebody else's.
     pub fn get(&self, node: NodeId, object: Object) -> Option<Arc<OpenFile>> {
         let file = self.lock().get((node, object))?;
-        file.unchanged.is_some_and(|unchanged| unchanged.is(&*file)).then_some(file)
-    }
-
-    /// Something is kept of it.
-    pub fn has(&self, node: NodeId, object: Object) -> bool {
-        self.lock().by_node.contains_key(&(node, object))
+        if file.unchanged.is_some_and(|unchanged| unchanged.is(&*file)) {
+            return Some(file);
+        }
+        let gone = self.lock().take((node, object));
+        drop(gone);
+        None
     }
 
     /// Keeps a file of the file system `dev` that was opened for reading and nothing else after it was last seen to be

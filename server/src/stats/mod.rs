@@ -109,7 +109,7 @@ impl Stats {
         let figures = [
             ("uptime", u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX)),
             ("hops", links.hops()),
-            ("found", links.looked()),
+            ("found", links.found()),
             ("looked", self.looked.load(Ordering::Relaxed)),
             ("slept", self.slept.load(Ordering::Relaxed)),
         ];

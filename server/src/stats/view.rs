@@ -14,7 +14,7 @@ use postern_policy::fatal::{Fatal, Step as _};
 use super::histogram::Counts;
 
 /// Of the text.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Longest text.
 const TEXT_MAX: u64 = 4 << 20;
 /// Longest name of an operation.
@@ -171,7 +171,7 @@ fn time(nanos: u64) -> String {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "postern 1\nuptime 2000000000\nhops 3\nfound 2\nlooked 4\nslept 5\nop lookup 1 1000 2:1 9:1\nop read 0 9000 40:2\n";
+    const TEXT: &str = "postern 2\nuptime 2000000000\nhops 3\nfound 2\nlooked 4\nslept 5\nop lookup 1 1000 2:1 9:1\nop read 0 9000 40:2\n";
 
     #[test]
     fn figures_are_shown_with_what_takes_most_time_first() {
@@ -198,20 +198,20 @@ mod tests {
     #[test]
     fn a_server_writes_nothing_else_to_the_terminal() {
         for wrong in [
-            "postern 2\n",
-            "postern 1\nop \x1b[2J 0 0\n",
-            "postern 1\nop Lookup 0 0\n",
-            "postern 1\nop lookup 0\n",
-            "postern 1\nop lookup 0 0 999999:1\n",
-            "postern 1\nop lookup 0 0 -1:1\n",
-            "postern 1\nuptime 99999999999999999999999\n",
-            "postern 1\nhello\n",
-            "postern 1\n\n",
+            "postern 1\n",
+            "postern 2\nop \x1b[2J 0 0\n",
+            "postern 2\nop Lookup 0 0\n",
+            "postern 2\nop lookup 0\n",
+            "postern 2\nop lookup 0 0 999999:1\n",
+            "postern 2\nop lookup 0 0 -1:1\n",
+            "postern 2\nuptime 99999999999999999999999\n",
+            "postern 2\nhello\n",
+            "postern 2\n\n",
             "",
         ] {
             assert_eq!(Figures::parse(wrong), None, "{wrong:?}");
         }
-        assert!(Figures::parse("postern 1\n").unwrap().table().starts_with("0 requests in 0.0 s"));
+        assert!(Figures::parse("postern 2\n").unwrap().table().starts_with("0 requests in 0.0 s"));
     }
 
     #[test]

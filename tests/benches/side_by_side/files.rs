@@ -53,6 +53,7 @@ fn listed(guest: &Guest<'_>, dir: &str) -> Vec<u64> {
         listed.extend(page.into_iter().filter(|(_, entry)| !entry.name.starts_with('.')).map(|(out, _)| out.nodeid));
     }
     process.releasedir(&dir).expect("open");
+    assert_eq!(listed.len(), MANY as usize);
     listed
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use postern_ipc::attr::{Attr, OpenFlags};
+use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result, op};
 
 use super::Tree;
@@ -14,29 +15,42 @@ use crate::fs::kept::Unchanged;
 use crate::fs::node::Identity;
 use crate::fs::{NodeId, Object};
 
+/// What is to be opened, where it stands in its order.
+pub(super) struct Next {
+    identity: Identity,
+    dir: NodeId,
+    name: FileName,
+    /// How many after it may be opened with it.
+    more: usize,
+    /// It was opened ahead.
+    opened: Option<Opened>,
+}
+
 impl Tree {
-    /// Opens `node` for reading, if it was opened ahead, or others are to be opened with it. As with all that is open,
-    /// the node holds its descriptor: its name may lead elsewhere meanwhile.
+    /// `node` is to be opened for reading, which whoever reads in the order listed goes on with; `None` where none is
+    /// known.
+    pub(super) fn next(&self, node: NodeId, object: Object) -> Option<Next> {
+        if !self.ahead.is_wanted() || !self.walk.finds() {
+            return None;
+        }
+        let (identity, dir, name) = self.nodes.sight(node)?;
+        let more = self.ahead.step(dir, &name, object);
+        Some(Next { identity, dir, name, more, opened: self.ahead.take(identity, object) })
+    }
+
+    /// Opens it, if it was opened ahead, or others are to be opened with it. As with all that is open, the node holds its
+    /// descriptor: its name may lead elsewhere meanwhile.
     ///
     /// # Errors
     /// EIO if there is no helper.
-    pub(super) fn open_in_order(&self, node: NodeId, object: Object) -> Result<Option<Arc<OpenFile>>> {
-        if !self.ahead.is_wanted() || !self.walk.finds() {
-            return Ok(None);
-        }
-        let Some((identity, dir, name)) = self.nodes.sight(node) else { return Ok(None) };
-        let more = self.ahead.step(dir, &name, object);
-        // Not in vain if it was kept already.
-        let opened = self.ahead.take(identity, object);
-        if self.kept.has(node, object) {
-            return Ok(None);
-        }
+    pub(super) fn open_in_order(&self, node: NodeId, object: Object, next: Next) -> Result<Option<Arc<OpenFile>>> {
+        let Next { identity, dir, name, more, opened } = next;
         if let Some(Opened { file, unchanged, .. }) = opened {
-            let is_good = self.pin(node).is_ok() && unchanged.is(&file);
+            let is_good = unchanged.is(&file);
             return Ok(is_good.then(|| self.for_reading(file, (node, object), identity, Some(unchanged))));
         }
         let Some(names) = self.ahead.names(dir, &name, object, more) else { return Ok(None) };
-        let (Ok(pin), Ok(_)) = (self.pin(dir), self.pin(node)) else { return Ok(None) };
+        let Ok(pin) = self.pin(dir) else { return Ok(None) };
         // What is mounted in a directory may be of a kind of its own.
         if self.nodes.dev(dir) != Ok(identity.dev()) || !self.kept.is_local(&*pin, identity.dev()) {
             return Ok(None);

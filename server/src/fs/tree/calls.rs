@@ -193,10 +193,7 @@ impl Fs for Tree {
         self.files.room()?;
         let ask = |pin: BorrowedFd<'_>| self.call(&op::Open { flags }, &[pin], b"", |(), [file], _| file);
         if flags == OpenFlags::READ {
-            return match self.open_in_order(node, Object::File)? {
-                Some(file) => Ok(self.keep(file)),
-                None => self.reopen(node, Object::File, ask),
-            };
+            return self.open_to_read(node, Object::File, ask);
         }
         let pin = self.pin(node)?;
         let file = ask(pin.as_fd())?;
@@ -346,10 +343,7 @@ impl Fs for Tree {
 
     fn opendir(&self, node: NodeId) -> Result<Fh> {
         self.files.room()?;
-        match self.open_in_order(node, Object::Dir)? {
-            Some(dir) => Ok(self.keep(dir)),
-            None => self.reopen(node, Object::Dir, |pin| self.call(&op::OpenDir {}, &[pin], b"", |(), [dir], _| dir)),
-        }
+        self.open_to_read(node, Object::Dir, |pin| self.call(&op::OpenDir {}, &[pin], b"", |(), [dir], _| dir))
     }
 
     fn readdir(&self, dir: Handle, offset: u64, detail: Detail, to: &mut dyn Listing) -> Result<()> {

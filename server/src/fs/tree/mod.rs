@@ -115,7 +115,7 @@ const OTHERS: u64 = 64;
 const KEPT: usize = 4096;
 
 impl Tree {
-    /// Of a share. An eighth of the descriptors is for locks, a few for files kept open, half of the rest for nodes, and
+    /// Of a share. An eighth of the descriptors is for locks, a part for files kept open, half of the rest for nodes, and
     /// as many open files as leave each of them its node's descriptor too. Where users act alone, nodes of theirs have
     /// as many again, and the open ones of those.
     ///
@@ -309,10 +309,21 @@ impl Tree {
         self.kept.forget(node);
     }
 
-    /// Opens what may have been open before, for reading and nothing else.
-    fn reopen(&self, node: NodeId, object: Object, ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>) -> Result<Fh> {
+    /// Opens for reading and nothing else: what is still open from before, or in its order with others, or by `ask`.
+    fn open_to_read(
+        &self,
+        node: NodeId,
+        object: Object,
+        ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>,
+    ) -> Result<Fh> {
         let pin = self.pin(node)?;
+        let next = self.next(node, object);
         if let Some(file) = self.kept.get(node, object) {
+            return Ok(self.keep(file));
+        }
+        if let Some(next) = next
+            && let Some(file) = self.open_in_order(node, object, next)?
+        {
             return Ok(self.keep(file));
         }
         let asked = SystemTime::now();
