@@ -86,7 +86,7 @@ impl Links {
             news: Mutex::new(Standing { fresh, ended: false }),
             changed: Condvar::new(),
             hops: AtomicU64::new(0),
-            lookers: Lookers { now: AtomicU16::new(0), most: lookers, found: AtomicU64::new(0) },
+            lookers: Lookers::new(lookers),
         }
     }
 
@@ -208,17 +208,24 @@ impl Link {
 }
 
 impl Lookers {
-    /// Looks for it, and sleeps if it does not come so soon.
+    fn new(most: u16) -> Self {
+        Self { now: AtomicU16::new(0), most, found: AtomicU64::new(0) }
+    }
+
+    /// Looks for it, and sleeps if it does not come so soon or enough others look.
     fn await_answer(&self, channel: &Channel, patience: &mut Patience, input: &mut [u8]) -> Result<Received> {
-        let mut found = None;
-        let look = || {
-            found = channel.look(input)?;
-            Ok::<_, Errno>(found.is_some())
-        };
-        let looked =
-            if self.now.fetch_add(1, Ordering::Relaxed) < self.most { patience.watch(look) } else { Ok(false) };
-        self.now.fetch_sub(1, Ordering::Relaxed);
-        looked?;
+        let (mut place, mut found) = (None, None);
+        let looked = patience.watch(|| {
+            if place.is_none() {
+                place = Some(Looking::among(self).ok_or(None)?);
+            }
+            found = channel.look(input).map_err(Some)?;
+            Ok(found.is_some())
+        });
+        drop(place);
+        if let Err(Some(errno)) = looked {
+            return Err(errno);
+        }
         if let Some(found) = found {
             self.found.fetch_add(1, Ordering::Relaxed);
             return Ok(found);
@@ -226,6 +233,23 @@ impl Lookers {
         let got = channel.receive(input)?;
         patience.woke();
         Ok(got)
+    }
+}
+
+/// One of those who look.
+struct Looking<'a>(&'a Lookers);
+
+impl<'a> Looking<'a> {
+    fn among(lookers: &'a Lookers) -> Option<Self> {
+        let others = lookers.now.fetch_add(1, Ordering::Relaxed);
+        let one = Self(lookers);
+        (others < lookers.most).then_some(one)
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -339,8 +363,7 @@ mod tests {
         let (mine, its) = Channel::pair().unwrap();
         let mut buffer = [0; 8];
         for (look, most, often) in [(HOUR, 1, 92), (Duration::ZERO, 1, 0), (HOUR, 0, 0)] {
-            let lookers = Lookers { now: AtomicU16::new(0), most, found: AtomicU64::new(0) };
-            let mut patience = Patience::new(look);
+            let (lookers, mut patience) = (Lookers::new(most), Patience::new(look));
             for _ in 0..100 {
                 its.send(&[b"answer", b""], &[]).unwrap();
                 assert_eq!(lookers.await_answer(&mine, &mut patience, &mut buffer).unwrap().len, 6);
@@ -350,28 +373,15 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_that_dies_while_its_answer_is_looked_for_has_died() {
-        for may_be_asked_again in [false, true] {
-            let (mine, old) = Channel::pair().unwrap();
-            let (fresh, new) = Channel::pair().unwrap();
-            let links = Links::new(vec![mine], HOUR, 1);
-            let dying = std::thread::spawn(move || {
-                (0..9).for_each(|_| serve_one(&old));
-                old.receive(&mut [0; FRAME_MAX]).map(drop)
-            });
-            (0..9).for_each(|_| ask(&links, &rmdir()).unwrap());
-            assert_eq!(links.found(), 1, "from now on nobody sleeps");
-            links.renew(vec![fresh]);
-            let helper = std::thread::spawn(move || serve_one(&new));
-            if may_be_asked_again {
-                assert_eq!(ask(&links, &SyncFs {}), Ok(()));
-            } else {
-                assert_eq!(ask(&links, &rmdir()), Err(Errno::EIO));
-                assert_eq!(ask(&links, &rmdir()), Ok(()), "the next request goes to the new helper");
-            }
-            dying.join().unwrap().unwrap();
-            helper.join().unwrap();
-        }
+    fn who_looks_sees_that_the_helper_is_gone() {
+        let (mine, its) = Channel::pair().unwrap();
+        let (lookers, mut patience) = (Lookers::new(1), Patience::new(HOUR));
+        (0..8).for_each(|_| its.send(&[b"answer", b""], &[]).unwrap());
+        drop(its);
+        let lengths: Vec<_> =
+            (0..9).map(|_| lookers.await_answer(&mine, &mut patience, &mut [0; 8]).unwrap().len).collect();
+        assert_eq!(lengths, [6, 6, 6, 6, 6, 6, 6, 6, 0]);
+        assert_eq!(lookers.found.into_inner(), 1);
     }
 
     #[test]

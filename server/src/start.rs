@@ -32,6 +32,8 @@ pub struct Start<'a> {
     user: Option<User>,
     stats: Option<UnixListener>,
     look: Duration,
+    /// Threads that may look for the helper's answer at once.
+    lookers: u16,
 }
 
 /// A share whose helper is there, before the walls.
@@ -70,7 +72,8 @@ impl<'a> Start<'a> {
         // The standard hook may look for symbols in files, which a filter answers by killing.
         std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
         let (user, stats) = (confine::user(&process.user)?, launch::stats(process)?);
-        Ok(Self { process, user, stats, look: look(process) })
+        // One CPU is left to the helper.
+        Ok(Self { process, user, stats, look: look(process), lookers: cpus().saturating_sub(1) })
     }
 
     /// Becomes another user, and meets the helper, for so many channels.
@@ -84,7 +87,7 @@ impl<'a> Start<'a> {
         let (facts, walker) = confine::meet(&helper, channels)?;
         let step = "open the share";
         let top = take(&helper).step(step)?;
-        let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?, self.look, lookers()));
+        let links = Arc::new(Links::new(take_channels(&helper, channels).step(step)?, self.look, self.lookers));
         let hello::Share { readonly, root, model, acls, capabilities, shown, .. } = facts;
         let share =
             Share { root: top, links: Arc::clone(&links), walker, model, capabilities, shown, who_is_root: root };
@@ -135,11 +138,6 @@ impl Met<'_> {
 fn look(process: &ProcessArgs) -> Duration {
     let alone = sysconf(SysconfVar::_NPROCESSORS_ONLN) == Ok(Some(1));
     if alone { Duration::ZERO } else { Duration::from_micros(process.poll_us) }
-}
-
-/// Threads that may look for the helper's answer at once: one CPU is left to the helper.
-fn lookers() -> u16 {
-    cpus().saturating_sub(1)
 }
 
 /// CPUs that this process may use.

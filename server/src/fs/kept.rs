@@ -79,7 +79,10 @@ impl Kept {
         if file.unchanged.is_some_and(|unchanged| unchanged.is(&*file)) {
             return Some(file);
         }
-        let gone = self.lock().take((node, object));
+        let mut files = self.lock();
+        // Another may have been put in its place meanwhile.
+        let gone = if files.has((node, object), &file) { files.take((node, object)) } else { None };
+        drop(files);
         drop(gone);
         None
     }
@@ -152,6 +155,11 @@ impl Slots {
         (file.object == Object::File || Arc::strong_count(file) == 1).then(|| Arc::clone(file))
     }
 
+    fn has(&self, of: (NodeId, Object), file: &Arc<OpenFile>) -> bool {
+        let kept = self.by_node.get(&of).and_then(|at| self.slots.get(*at)?.as_ref());
+        kept.is_some_and(|kept| Arc::ptr_eq(kept, file))
+    }
+
     fn take(&mut self, of: (NodeId, Object)) -> Option<Arc<OpenFile>> {
         let at = self.by_node.remove(&of)?;
         self.slots.get_mut(at)?.take()
@@ -211,6 +219,7 @@ mod tests {
         std::thread::sleep(TICK);
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(kept.get(NodeId(2), FILE).is_none());
+        assert!(kept.lock().by_node.is_empty(), "it is kept no longer");
     }
 
     #[test]

@@ -45,9 +45,10 @@ impl Tree {
     /// EIO if there is no helper.
     pub(super) fn open_in_order(&self, node: NodeId, object: Object, next: Next) -> Result<Option<Arc<OpenFile>>> {
         let Next { identity, dir, name, more, opened } = next;
-        if let Some(Opened { file, unchanged, .. }) = opened {
-            let is_good = unchanged.is(&file);
-            return Ok(is_good.then(|| self.for_reading(file, (node, object), identity, Some(unchanged))));
+        if let Some(Opened { file, unchanged, .. }) = opened
+            && unchanged.is(&file)
+        {
+            return Ok(Some(self.for_reading(file, (node, object), identity, Some(unchanged))));
         }
         let Some(names) = self.ahead.names(dir, &name, object, more) else { return Ok(None) };
         let Ok(pin) = self.pin(dir) else { return Ok(None) };

@@ -316,8 +316,8 @@ impl Tree {
         object: Object,
         ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>,
     ) -> Result<Fh> {
-        let pin = self.pin(node)?;
         let next = self.next(node, object);
+        let pin = self.pin(node)?;
         if let Some(file) = self.kept.get(node, object) {
             return Ok(self.keep(file));
         }
