@@ -144,7 +144,8 @@ pub struct ProcessArgs {
     /// that pays; 0 for never
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub poll_us: u64,
-    /// Most descriptors open at once: an eighth for locks, some for files kept open, the rest for nodes and open files by halves
+    /// Most descriptors open at once: an eighth for locks, some for files kept open, the rest for nodes and open files by
+    /// halves
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
     pub rlimit_nofile: u64,
     /// Most files that guests may know at once; each takes some 150 bytes here, as long as a guest remembers it

@@ -2,15 +2,14 @@
 //!
 //! Here is what it consists of, and how nodes are reached; `calls` is what frontends ask of it.
 
-mod ahead;
 mod calls;
 mod listed;
+mod reading;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use postern_ipc::attr::{Attr, Dev, OpenFlags};
+use postern_ipc::attr::Attr;
 use postern_ipc::client::Links;
 use postern_ipc::few::EACH_MAX;
 use postern_ipc::frame::DATA_MAX;
@@ -25,7 +24,7 @@ use postern_ipc::{Errno, Result};
 use super::ahead::{Ahead, OPEN_MAX};
 use super::devices::{Devices, Multidevs};
 use super::file::{Files, OpenFile};
-use super::kept::{Kept, Unchanged};
+use super::kept::Kept;
 use super::lock::table::Locks;
 use super::node::{Identity, Nodes, Place};
 use super::view::{VIEWS_MAX, Views};
@@ -307,41 +306,6 @@ impl Tree {
     fn unnamed(&self, node: NodeId, parent: NodeId, name: &FileName, pin: Arc<OwnedFd>) {
         self.nodes.unnamed(node, parent, name, pin);
         self.kept.forget(node);
-    }
-
-    /// Opens for reading and nothing else: what is still open from before, or in its order with others, or by `ask`.
-    fn open_to_read(
-        &self,
-        node: NodeId,
-        object: Object,
-        ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>,
-    ) -> Result<Fh> {
-        let next = self.next(node, object);
-        let pin = self.pin(node)?;
-        if let Some(file) = self.kept.get(node, object) {
-            return Ok(self.keep(file));
-        }
-        if let Some(next) = next
-            && let Some(file) = self.open_in_order(node, object, next)?
-        {
-            return Ok(self.keep(file));
-        }
-        let asked = SystemTime::now();
-        let before = if self.walk.finds() { Some(self.walk.attr(pin.as_fd())?) } else { None };
-        let file = OpenFile::new(ask(pin.as_fd())?, node, object, false, OpenFlags::READ);
-        let file = Arc::new(file.unchanged(before.as_ref().and_then(|attr| Unchanged::since(attr, asked))));
-        if let Some(before) = before {
-            self.for_others(&file, before.id.dev);
-        }
-        Ok(self.keep(file))
-    }
-
-    /// Keeps an open file of the file system `dev` for all who open it, unless its node went meanwhile.
-    fn for_others(&self, file: &Arc<OpenFile>, dev: Dev) {
-        self.kept.put(file, dev);
-        if self.nodes.dev(file.node).is_err() {
-            self.kept.forget(file.node);
-        }
     }
 
     fn keep(&self, file: Arc<OpenFile>) -> Fh {

@@ -1,10 +1,10 @@
-//! Opening files and directories with others, before they are asked for.
+//! Opening for reading: what is kept, what was opened before it was asked for, it and others with it, or it alone.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use postern_ipc::attr::{Attr, OpenFlags};
+use postern_ipc::attr::{Attr, Dev, OpenFlags};
 use postern_ipc::name::FileName;
 use postern_ipc::{Errno, Result, op};
 
@@ -13,10 +13,10 @@ use crate::fs::ahead::Opened;
 use crate::fs::file::OpenFile;
 use crate::fs::kept::Unchanged;
 use crate::fs::node::Identity;
-use crate::fs::{NodeId, Object};
+use crate::fs::{Fh, NodeId, Object};
 
 /// What is to be opened, where it stands in its order.
-pub(super) struct Next {
+struct Next {
     identity: Identity,
     dir: NodeId,
     name: FileName,
@@ -27,9 +27,36 @@ pub(super) struct Next {
 }
 
 impl Tree {
+    /// Opens for reading and nothing else: what is still open from before, or in its order with others, or by `ask`.
+    pub(super) fn open_to_read(
+        &self,
+        node: NodeId,
+        object: Object,
+        ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>,
+    ) -> Result<Fh> {
+        let next = self.next(node, object);
+        let pin = self.pin(node)?;
+        if let Some(file) = self.kept.get(node, object) {
+            return Ok(self.keep(file));
+        }
+        if let Some(next) = next
+            && let Some(file) = self.open_in_order(node, object, next)?
+        {
+            return Ok(self.keep(file));
+        }
+        let asked = SystemTime::now();
+        let before = if self.walk.finds() { Some(self.walk.attr(pin.as_fd())?) } else { None };
+        let file = OpenFile::new(ask(pin.as_fd())?, node, object, false, OpenFlags::READ);
+        let file = Arc::new(file.unchanged(before.as_ref().and_then(|attr| Unchanged::since(attr, asked))));
+        if let Some(before) = before {
+            self.for_others(&file, before.id.dev);
+        }
+        Ok(self.keep(file))
+    }
+
     /// `node` is to be opened for reading, which whoever reads in the order listed goes on with; `None` where none is
     /// known.
-    pub(super) fn next(&self, node: NodeId, object: Object) -> Option<Next> {
+    fn next(&self, node: NodeId, object: Object) -> Option<Next> {
         if !self.ahead.is_wanted() || !self.walk.finds() {
             return None;
         }
@@ -43,7 +70,7 @@ impl Tree {
     ///
     /// # Errors
     /// EIO if there is no helper.
-    pub(super) fn open_in_order(&self, node: NodeId, object: Object, next: Next) -> Result<Option<Arc<OpenFile>>> {
+    fn open_in_order(&self, node: NodeId, object: Object, next: Next) -> Result<Option<Arc<OpenFile>>> {
         let Next { identity, dir, name, more, opened } = next;
         if let Some(Opened { file, unchanged, .. }) = opened
             && unchanged.is(&file)
@@ -94,5 +121,13 @@ impl Tree {
         let file = Arc::new(file.unchanged(unchanged));
         self.for_others(&file, identity.dev());
         file
+    }
+
+    /// Keeps an open file of the file system `dev` for all who open it, unless its node went meanwhile.
+    fn for_others(&self, file: &Arc<OpenFile>, dev: Dev) {
+        self.kept.put(file, dev);
+        if self.nodes.dev(file.node).is_err() {
+            self.kept.forget(file.node);
+        }
     }
 }
