@@ -9,6 +9,7 @@ use postern_ipc::attr::Mode;
 use postern_ipc::model::Model;
 use postern_policy::idmap::Extent;
 use postern_policy::kinds::Kinds;
+use postern_policy::limit::LEAST_DESCRIPTORS;
 use postern_policy::modcaps::Modcaps;
 use postern_policy::right::Rights;
 use postern_policy::sandbox::seccomp;
@@ -91,7 +92,7 @@ pub(crate) struct Args {
     pub(crate) modcaps: Option<Modcaps>,
 
     /// Most descriptors the helper may have open
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(256..))]
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(LEAST_DESCRIPTORS..))]
     pub(crate) rlimit_nofile: u64,
 
     /// Most requests a second that a channel does; then it waits [default: as many as it can]

@@ -128,8 +128,8 @@ fn be(
         return Ok(Ending::Done);
     }
     let share = share()?;
-    let kept = [share.root.as_fd(), share.numbers.as_fd(), ready.as_fd()];
-    let kept = kept.into_iter().chain(journal::descriptor()).chain(channels.iter().map(AsFd::as_fd));
+    let kept = [share.root.as_fd(), share.numbers.as_fd()].into_iter().chain(ready.parts());
+    let kept = kept.chain(journal::descriptor()).chain(channels.iter().flat_map(Channel::parts));
     sys::close_others(&kept.collect::<Vec<_>>()).step("close what is the warden's")?;
     sys::forget_signals().step("reset its signals")?;
     worker::run(&share, channels, walls, || say(ready, READY))

@@ -28,6 +28,7 @@ use tempfile::TempDir;
 
 use crate::clone::{Clone, Place};
 use crate::guard::Guard;
+use crate::held::AllHeld;
 use crate::names::Names;
 use crate::pin::{Disbelief, Pin};
 use crate::serve;
@@ -177,7 +178,7 @@ fn asked<O: Op>(share: &Share, at: &OwnedFd, op: O) -> (Option<Errno>, Vec<Owned
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| {
             crate::caller::prepare(crate::caller::Power::Kernel).unwrap();
-            serve::channel(&{ helper }, share)
+            serve::channel(&{ helper }, share, AllHeld::new(1).each().next().unwrap())
         });
         let mut out = Vec::new();
         frame::encode(&mut out, 1, O::KIND as u16, None, &(Caller::Root, op), 0).unwrap();

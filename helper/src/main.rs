@@ -22,6 +22,7 @@ mod clone;
 mod ending;
 mod event;
 mod guard;
+mod held;
 mod identity;
 mod kind;
 #[cfg(test)]

@@ -16,10 +16,7 @@ use crate::share::Share;
 #[derive(Debug)]
 pub(crate) struct Pin {
     fd: OwnedFd,
-    /// S_IFMT bits.
-    kind: u32,
-    /// [`Place::mount`].
-    mount: u64,
+    place: Place,
 }
 
 /// Why a descriptor is not believed.
@@ -51,12 +48,18 @@ impl Pin {
         if !fcntl_getfl(&fd).map_err(Errno::from).map_err(Disbelief::Errno)?.contains(OFlags::PATH) {
             return Err(Disbelief::Malformed(Malformed("a descriptor is not O_PATH")));
         }
-        let (pin, place) = Self::of_share(fd, share)?;
-        let believed = pin
-            .connected(place, share)
-            .and_then(|connected| Ok(connected && (!share.model.keeps_by_name() || pin.visible(share)?)));
+        let pin = Self::of_share(fd, share)?;
+        pin.prove_again(share)?;
+        Ok(pin)
+    }
+
+    /// What was proven once is of the share for ever; whether its node still is in it may have changed.
+    pub(crate) fn prove_again(&self, share: &Share) -> std::result::Result<(), Disbelief> {
+        let believed = self
+            .connected(share)
+            .and_then(|connected| Ok(connected && (!share.model.keeps_by_name() || self.visible(share)?)));
         match believed {
-            Ok(true) => Ok(pin),
+            Ok(true) => Ok(()),
             Ok(false) => Err(Disbelief::Errno(Errno::ESTALE)),
             Err(errno) => Err(Disbelief::Errno(errno)),
         }
@@ -66,14 +69,14 @@ impl Pin {
     pub(crate) fn of_name(dir: &Self, name: &FileName, share: &Share) -> Result<Self> {
         let fd = share.pin_name(dir, name)?;
         match Self::of_share(fd, share) {
-            Ok((pin, _)) => Ok(pin),
+            Ok(pin) => Ok(pin),
             Err(Disbelief::Errno(errno)) => Err(errno),
             Err(Disbelief::Malformed(_)) => Err(Errno::EXDEV),
         }
     }
 
     /// Judges the mount.
-    fn of_share(fd: OwnedFd, share: &Share) -> std::result::Result<(Self, Place), Disbelief> {
+    fn of_share(fd: OwnedFd, share: &Share) -> std::result::Result<Self, Disbelief> {
         let place = Place::of(&fd).map_err(Disbelief::Errno)?;
         if !share.mounts.all.contains(&place.mount) {
             return Err(Disbelief::Malformed(Malformed("a descriptor is not of the share's mounts")));
@@ -81,15 +84,15 @@ impl Pin {
         if share.mounts.kernels.contains(&place.mount) {
             return Err(Disbelief::Errno(Errno::EACCES));
         }
-        Ok((Self { fd, kind: place.kind, mount: place.mount }, place))
+        Ok(Self { fd, place })
     }
 
     /// Whether the node is below the share's root. The host may have moved the directory away while it was held: its
     /// mount id stays, and Landlock does not notice. Its path then reads as "/". A step up takes the kernel less time
     /// than a path, but tells of the way to the root of the node's own mount only, and of directories that may be
     /// searched.
-    fn connected(&self, place: Place, share: &Share) -> Result<bool> {
-        if self.is_dir() && place.mount == share.root_place.mount {
+    fn connected(&self, share: &Share) -> Result<bool> {
+        if self.is_dir() && self.place.mount == share.root_place.mount {
             match self.has_parent(share) {
                 Err(Errno::EACCES) => {}
                 known => return known,
@@ -98,8 +101,8 @@ impl Pin {
         let mut text = [0; 1 + DELETED.len() + 1];
         match readlinkat_raw(&share.numbers, Share::number(self), &mut text[..]) {
             Ok(length) => Ok(match text.get(..length).and_then(|path| path.strip_prefix(b"/")) {
-                Some([]) => is_root(place, share),
-                Some(rest) if *rest == *DELETED => is_named_deleted(place, share),
+                Some([]) => is_root(self.place, share),
+                Some(rest) if *rest == *DELETED => is_named_deleted(self.place, share),
                 _ => true,
             }),
             Err(rustix::io::Errno::NAMETOOLONG) => self.has_parent(share),
@@ -122,27 +125,27 @@ impl Pin {
 
     /// Both are of one mount.
     pub(crate) fn is_beside(&self, other: &Self) -> bool {
-        self.mount == other.mount
+        self.place.mount == other.place.mount
     }
 
     /// It is a directory.
     pub(crate) fn is_dir(&self) -> bool {
-        self.kind == libc::S_IFDIR
+        self.place.kind == libc::S_IFDIR
     }
 
     /// It is a symbolic link.
     pub(crate) fn is_symlink(&self) -> bool {
-        self.kind == libc::S_IFLNK
+        self.place.kind == libc::S_IFLNK
     }
 
     /// It is a device node.
     pub(crate) fn is_device(&self) -> bool {
-        matches!(self.kind, libc::S_IFCHR | libc::S_IFBLK)
+        matches!(self.place.kind, libc::S_IFCHR | libc::S_IFBLK)
     }
 
     /// It is a regular file, and may be opened; otherwise the errno that opening gives. open(2)
     pub(crate) fn require_file(&self) -> Result<()> {
-        openable(self.kind)
+        openable(self.place.kind)
     }
 
     /// No name on the way to the node, or its own, is the security model's.

@@ -7,16 +7,19 @@
 //!   whose a node becomes, whom an attribute's value names;
 //! - a caller whom the kernel is to judge is become for all that an operation does;
 //! - what may be called is what the rows of the table say they call: [`calls`] is the seccomp list of this very share;
-//! - nothing is kept from one request to the next but two numbers: how many descriptors may still be in flight, and when
-//!   all requests so far had been done at the rate allowed.
+//! - nothing is kept from one request to the next but two numbers (how many descriptors may still be in flight, and when
+//!   all requests so far had been done at the rate allowed) and the last descriptors that were proven, as a cache that
+//!   may be emptied at any time ([`held`]).
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::libc;
 use postern_ipc::channel::{Channel, Received};
 use postern_ipc::few::{Descriptors, Few as _};
 use postern_ipc::frame::{self, DATA_MAX, FRAME_MAX, Header, Malformed};
+use postern_ipc::held::{self, Coming};
 use postern_ipc::id::Caller;
 use postern_ipc::model::Model;
 use postern_ipc::name::FileName;
@@ -29,6 +32,7 @@ use postern_policy::sandbox::seccomp::{Call, bits};
 use smallvec::SmallVec;
 
 use crate::caller;
+use crate::held::Held;
 use crate::model;
 use crate::pin::{self, Disbelief, Pin};
 use crate::share::{self, Share};
@@ -48,6 +52,8 @@ pub(crate) trait Serve: Op {
     const CALLS: &'static [&'static [Call]];
     /// What it calls besides where the share may be changed.
     const WRITES: &'static [&'static [Call]] = &[];
+    /// Afterwards a node may have lost its last name.
+    const UNNAMES: bool = false;
 
     /// The right that this request needs.
     fn needs(&self) -> Right {
@@ -70,7 +76,7 @@ pub(crate) trait Serve: Op {
     }
 
     /// Does it. The descriptors are proven, `data` is within the row's cap.
-    fn serve(self, at: Self::At<Pin>, data: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd>;
+    fn serve(self, at: Self::At<&Pin>, data: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd>;
 }
 
 /// A request, ready to be decoded as what its kind says.
@@ -79,6 +85,7 @@ struct Request<'a> {
     body: &'a [u8],
     data: &'a [u8],
     descriptors: Descriptors,
+    comings: &'a [Coming],
 }
 
 /// An answer on its way: header and body, descriptors, bulk data.
@@ -93,8 +100,8 @@ struct Reply<'a> {
 /// Rows are listed once; from the list come the dispatch and the seccomp list.
 macro_rules! table {
     ($($row:ident),* $(,)?) => {
-        fn dispatch(kind: Kind, request: Request<'_>, reply: &mut Reply<'_>, share: &Share) -> Served {
-            match kind { $(Kind::$row => answer::<op::$row>(request, reply, share),)* }
+        fn dispatch(kind: Kind, request: Request<'_>, reply: &mut Reply<'_>, share: &Share, held: Held<'_>) -> Served {
+            match kind { $(Kind::$row => answer::<op::$row>(request, reply, share, held),)* }
         }
 
         /// The system calls of a share that grants `rights` and has this security model.
@@ -117,8 +124,11 @@ const SIOCOUTQ: u32 = 0x5411;
 
 /// What every helper calls, whatever its share grants.
 const BASE: &[Call] = &[
-    Call::any(libc::SYS_recvmsg, "takes a request"),
-    Call::any(libc::SYS_sendmsg, "gives an answer"),
+    Call::any(libc::SYS_readv, "takes a request"),
+    Call::any(libc::SYS_read, "takes the rest of a long one"),
+    Call::any(libc::SYS_recvmsg, "takes a request's descriptors"),
+    Call::any(libc::SYS_sendmsg, "gives an answer's descriptors"),
+    Call::any(libc::SYS_writev, "gives an answer"),
     Call::at(libc::SYS_ioctl, "looks whether answers were taken").eq(1, SIOCOUTQ),
     share::WAIT,
     Call::any(libc::SYS_close, "lets a descriptor go"),
@@ -174,7 +184,7 @@ impl From<Malformed> for Stop {
 ///
 /// # Errors
 /// Why it cannot go on.
-pub(crate) fn channel(channel: &Channel, share: &Share) -> std::result::Result<(), Stop> {
+pub(crate) fn channel(channel: &Channel, share: &Share, held: Held<'_>) -> std::result::Result<(), Stop> {
     let mut input = vec![0; FRAME_MAX];
     let mut out = Vec::with_capacity(FRAME_MAX - DATA_MAX);
     let mut in_flight = 0;
@@ -192,7 +202,7 @@ pub(crate) fn channel(channel: &Channel, share: &Share) -> std::result::Result<(
         };
         wait(1);
         let mut reply = Reply { out: &mut out, gives: Descriptors::new(), data: Vec::new(), count: 1 };
-        let header = request(&input, got, &mut reply, share)?;
+        let header = request(&input, got, &mut reply, share, held)?;
         let others = reply.count.saturating_sub(1);
         if let Err(errno) = send(channel, header, reply, &mut in_flight) {
             return ended(errno);
@@ -213,41 +223,52 @@ fn request(
     got: Received,
     reply: &mut Reply<'_>,
     share: &Share,
+    held: Held<'_>,
 ) -> std::result::Result<Header, Malformed> {
-    if got.truncated {
-        return Err(Malformed("longer than a frame"));
+    if let Some(fault) = got.fault {
+        return Err(fault);
     }
+    held.make_room(&got.comings);
     let (header, body, data) = frame::split(input.get(..got.len).unwrap_or_default())?;
     let kind = Kind::try_from(header.kind).map_err(Malformed)?;
     if header.errno.is_some() {
         return Err(Malformed("a request carries an errno"));
     }
-    if got.lost && got.descriptors.len() < kind.descriptors() {
+    let (wanted, others) = got.comings.split_at_checked(kind.descriptors()).unwrap_or((&got.comings, &[]));
+    let is_held = |coming: &&Coming| matches!(coming, Coming::Held(_));
+    let sent = wanted.len().saturating_sub(wanted.iter().filter(is_held).count());
+    if got.lost && got.descriptors.len() < sent {
         // They were sent; there was no room for them here.
         frame::encode(reply.out, header.serial, header.kind, Some(Errno::EMFILE), &(), 0)?;
         return Ok(header);
     }
-    if got.descriptors.len() != kind.descriptors() {
+    if got.descriptors.len() != sent || others.iter().any(|coming| *coming != Coming::Sent) {
         return Err(Malformed("a request has a wrong number of descriptors"));
     }
-    dispatch(kind, Request { header, body, data, descriptors: got.descriptors }, reply, share)?;
+    let request = Request { header, body, data, descriptors: got.descriptors, comings: wanted };
+    dispatch(kind, request, reply, share, held)?;
     Ok(header)
 }
 
 /// Decodes, proves, checks the right, does and encodes; the same for every row.
-fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share) -> Served {
+fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share, held: Held<'_>) -> Served {
     if request.data.len() > O::DATA {
         return Err(Malformed("a request has more bulk data than its row takes"));
     }
     let (caller, op): (Caller, O) = frame::owned(request.body)?;
     reply.count = op.count();
     let told = log::log_enabled!(log::Level::Debug).then(|| (describe(&op, caller), Instant::now()));
-    let done = match prove::<O>(request.descriptors, share) {
-        Ok(at) => permit(&op, share, caller)
-            .and_then(|()| caller::alone(caller, &share.translation, || op.serve(at, request.data, share, caller))),
+    let done = match prove(request.descriptors, request.comings, share, held) {
+        Ok(pins) => O::At::all_of(pins.iter().map(|pin| &**pin))
+            .ok_or(Errno::EPROTO)
+            .and_then(|at| permit(&op, share, caller).map(|()| at))
+            .and_then(|at| caller::alone(caller, &share.translation, || op.serve(at, request.data, share, caller))),
         Err(Disbelief::Errno(errno)) => Err(errno),
         Err(Disbelief::Malformed(malformed)) => return Err(malformed),
     };
+    if O::UNNAMES && done.is_ok() {
+        held.let_files_go();
+    }
     if let Some((what, since)) = told {
         let how = done.as_ref().map_or_else(|errno| format!("{errno:?}"), |_| "ok".to_owned());
         log::debug!("{what} -> {how} {}us", since.elapsed().as_micros());
@@ -286,10 +307,14 @@ fn describe<O: Op>(op: &O, caller: Caller) -> String {
     format!("{} {fields} {caller}", row.to_lowercase())
 }
 
-fn prove<O: Op>(descriptors: Descriptors, share: &Share) -> std::result::Result<O::At<Pin>, Disbelief> {
-    let mut why = Disbelief::Malformed(Malformed("a request has a wrong number of descriptors"));
-    let pins = descriptors.into_iter().map_while(|fd| Pin::prove(fd, share).map_err(|disbelief| why = disbelief).ok());
-    O::At::all_of(pins).ok_or(why)
+fn prove(
+    descriptors: Descriptors,
+    comings: &[Coming],
+    share: &Share,
+    held: Held<'_>,
+) -> std::result::Result<SmallVec<[Arc<Pin>; held::MOST]>, Disbelief> {
+    let mut sent = descriptors.into_iter();
+    comings.iter().map(|coming| held.prove(*coming, &mut sent, share)).collect()
 }
 
 /// A descriptor that cannot be sent is the request's failure, not the helper's end: too many may be in flight.

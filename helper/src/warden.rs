@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use postern_ipc::channel::pass;
+use postern_ipc::channel::{Channel, pass};
 use postern_ipc::hello::{CHANNELS_MAX, Hello, News, Share as Facts, VERSION, receive_hello, send_news};
 use postern_ipc::{Errno, Result};
 use postern_policy::account::Account;
@@ -288,20 +288,20 @@ impl Warden<'_> {
         };
         send_news(socket, &News::Welcome(facts))?;
         hand(socket, self.clone.mount.root()?.as_fd())?;
-        ends.iter().try_for_each(|end| hand(socket, end.as_fd()))
+        ends.iter().flat_map(Channel::parts).try_for_each(|part| hand(socket, part))
     }
 }
 
 fn renew(socket: &UnixStream, ends: &Ends) -> Result<()> {
     send_news(socket, &News::Renewed)?;
-    ends.iter().try_for_each(|end| hand(socket, end.as_fd()))
+    ends.iter().flat_map(Channel::parts).try_for_each(|part| hand(socket, part))
 }
 
 /// Hands a descriptor over, as soon as what other programs of the same user have in flight leaves room for it.
-fn hand(socket: &UnixStream, end: BorrowedFd<'_>) -> Result<()> {
+fn hand(socket: &UnixStream, descriptor: BorrowedFd<'_>) -> Result<()> {
     let since = Instant::now();
     loop {
-        match pass(socket, end) {
+        match pass(socket, descriptor) {
             Err(Errno::ETOOMANYREFS) if since.elapsed() < PATIENCE => std::thread::sleep(CROWDED),
             handed => return handed,
         }

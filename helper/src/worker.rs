@@ -16,6 +16,7 @@ use rustix::process::fchdir;
 
 use crate::caller::Power;
 use crate::ending::Ending;
+use crate::held::{AllHeld, Held};
 use crate::serve::Stop;
 use crate::share::Share;
 use crate::walls::Walls;
@@ -42,17 +43,18 @@ pub(crate) fn run(
         account.landlock(domain.as_ref(), &tried).calls(&program).tell()?;
         sys::replace(libc::STDOUT_FILENO, std::io::stderr()).step("explain no more")?;
     }
+    let held = AllHeld::new(channels.len());
     thread::scope(|scope| {
         let (settled, all_settled) = mpsc::channel();
         let mut starts = Vec::with_capacity(channels.len());
-        for channel in channels {
+        for (channel, held) in channels.iter().zip(held.each()) {
             let (start, started) = mpsc::channel();
             let settled = settled.clone();
             let serving = move || {
                 // Whoever waits for this has gone if it cannot be told; then nothing starts.
                 let _ = settled.send(settle(share));
                 if started.recv() == Ok(()) {
-                    serve_channel(channel, share);
+                    serve_channel(channel, share, held);
                 }
             };
             Builder::new().stack_size(STACK).spawn_scoped(scope, serving).step("start a thread")?;
@@ -76,8 +78,8 @@ fn settle(share: &Share) -> Result<(), Fatal> {
     caller::prepare(power).step("learn what a thread may do")
 }
 
-fn serve_channel(channel: &Channel, share: &Share) {
-    let ending = match serve::channel(channel, share) {
+fn serve_channel(channel: &Channel, share: &Share, held: Held<'_>) {
+    let ending = match serve::channel(channel, share, held) {
         Ok(()) => return,
         Err(Stop::Protocol(malformed)) => {
             log::error!("the server broke the protocol: {malformed}");

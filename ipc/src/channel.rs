@@ -1,4 +1,8 @@
-//! A channel: one end of a SEQPACKET socketpair that carries frames and descriptors.
+//! A channel: messages with descriptors, both ways, between two processes.
+//!
+//! The bytes of a message go through a pipe, which takes the kernel half the time that a socket does; its descriptors,
+//! if it brings any, have been sent through a SEQPACKET socket before. The pipes are in packet mode (O_DIRECT), so what
+//! is written at once is read at once, and more than one message may be on its way.
 //!
 //! Every descriptor of a message is owned before anything else about it is judged. The control buffer holds as many
 //! as one message can carry (SCM_MAX_FD of the kernel), so none is ever cut off and left behind.
@@ -10,18 +14,25 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{read, readv, retry_on_intr, writev};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::errno::{Errno, Result};
 use crate::few::{Descriptors, EACH_MAX};
+use crate::frame::Malformed;
+use crate::held::Comings;
 
 /// Most descriptors of one message. The kernel's SCM_MAX_FD.
 const SCM_MAX_FD: usize = 253;
 /// Most descriptors we send with one message; no row of the table has more.
 const SENT_MAX: usize = EACH_MAX;
+/// Bytes that stand before a message on the pipe: its length, how many descriptors were sent, how they come.
+const ENVELOPE: usize = 8;
 
 nix::ioctl_read_bad!(
     /// Bytes sent and not taken yet, as the kernel counts them. linux/sockios.h: SIOCOUTQ
@@ -32,68 +43,170 @@ nix::ioctl_read_bad!(
 
 /// One end.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub struct Channel {
+    /// Descriptors, both ways.
+    descriptors: OwnedFd,
+    /// Bytes to the other end.
+    output: OwnedFd,
+    /// Bytes from there.
+    input: OwnedFd,
+}
 
 /// A message as it came.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Received {
     /// Bytes written to the buffer; 0 means the other end is gone.
     pub len: usize,
-    /// It was longer than the buffer.
-    pub truncated: bool,
+    /// What no honest end sends. The message is not all there.
+    pub fault: Option<Malformed>,
     /// Some of its descriptors are lost: this process may hold no more (RLIMIT_NOFILE).
     pub lost: bool,
-    /// All its descriptors, close-on-exec.
+    /// All its descriptors, close-on-exec; unless some are lost as many as it said.
     pub descriptors: Descriptors,
+    /// How those of a request come.
+    pub comings: Comings,
 }
 
 impl Channel {
     /// Two connected ends, close-on-exec.
     ///
     /// # Errors
-    /// Those of socketpair(2).
+    /// Those of socketpair(2) and pipe2(2).
     pub fn pair() -> Result<(Self, Self)> {
         let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        Ok((Self(a), Self(b)))
+        let pipe = || pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT);
+        let ((to_a, from_b), (to_b, from_a)) = (pipe()?, pipe()?);
+        Ok((Self { descriptors: a, output: from_a, input: to_a }, Self { descriptors: b, output: from_b, input: to_b }))
+    }
+
+    /// The descriptors that an end consists of, in the order in which it is handed over.
+    pub fn parts(&self) -> [BorrowedFd<'_>; 3] {
+        [self.descriptors.as_fd(), self.output.as_fd(), self.input.as_fd()]
+    }
+
+    /// Takes an end whose parts were [passed](pass) one after the other.
+    ///
+    /// # Errors
+    /// As [`take`].
+    pub fn take(socket: &UnixStream) -> Result<Self> {
+        Ok(Self { descriptors: take(socket)?, output: take(socket)?, input: take(socket)? })
     }
 
     /// Sends `parts` as one message with `descriptors`.
     ///
     /// # Errors
-    /// Those of sendmsg(2): EPIPE when the other end is gone, ETOOMANYREFS when too many descriptors are in flight.
+    /// EPIPE when the other end is gone, ETOOMANYREFS when too many descriptors are in flight: then nothing was sent.
     pub fn send(&self, parts: &[&[u8]; 2], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        send(&self.0, parts, descriptors).map(drop)
+        self.send_coming(parts, descriptors, Comings::default())
     }
 
-    /// Whether the other end has taken all that was sent.
+    /// The same for a request whose descriptors come so.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_coming(&self, parts: &[&[u8]; 2], descriptors: &[BorrowedFd<'_>], comings: Comings) -> Result<()> {
+        if !descriptors.is_empty() {
+            send(&self.descriptors, &[&[0], &[]], descriptors)?;
+        }
+        let [head, rest] = parts;
+        let length = u32::try_from(head.len().saturating_add(rest.len())).map_err(|_| Errno::E2BIG)?;
+        let sent = u8::try_from(descriptors.len()).map_err(|_| Errno::EINVAL)?;
+        let [l0, l1, l2, l3] = length.to_le_bytes();
+        let [first, second] = comings.map(u8::from);
+        let envelope: [u8; ENVELOPE] = [l0, l1, l2, l3, sent, first, second, 0];
+        let mut parts = [IoSlice::new(&envelope), IoSlice::new(head), IoSlice::new(rest)];
+        let mut left: &mut [IoSlice<'_>] = &mut parts;
+        while !left.is_empty() {
+            let written = retry_on_intr(|| writev(&self.output, left))?;
+            IoSlice::advance_slices(&mut left, written);
+        }
+        Ok(())
+    }
+
+    /// Whether the other end has taken all descriptors that were sent.
     ///
     /// # Errors
     /// None while this end is open.
     pub fn is_taken(&self) -> Result<bool> {
         let mut bytes = 0;
         // SAFETY: the kernel writes one int to where the pointer leads.
-        unsafe { outq(self.0.as_raw_fd(), &raw mut bytes) }?;
+        unsafe { outq(self.descriptors.as_raw_fd(), &raw mut bytes) }?;
         Ok(bytes == 0)
     }
 
     /// Waits for a message.
     ///
     /// # Errors
-    /// Those of recvmsg(2).
+    /// Those of read(2) and recvmsg(2).
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Received> {
-        receive(&self.0, buffer)
+        let mut envelope = [0; ENVELOPE];
+        let mut parts = [IoSliceMut::new(&mut envelope), IoSliceMut::new(buffer)];
+        let got = retry_on_intr(|| readv(&self.input, &mut parts))?;
+        if got == 0 {
+            return Ok(Received::default());
+        }
+        let faulty = |why| Received { len: got, fault: Some(Malformed(why)), ..Received::default() };
+        let Some(mut len) = got.checked_sub(ENVELOPE) else { return Ok(faulty("shorter than an envelope")) };
+        let [l0, l1, l2, l3, sent, first, second, none] = envelope;
+        let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+        if length > buffer.len() {
+            return Ok(faulty("longer than a frame"));
+        }
+        while len < length {
+            let more = buffer.get_mut(len..).unwrap_or_default();
+            match retry_on_intr(|| read(&self.input, &mut *more))? {
+                0 => return Ok(Received::default()),
+                more => len = len.saturating_add(more),
+            }
+        }
+        if len != length || none != 0 {
+            return Ok(faulty("not as its envelope says"));
+        }
+        let mut got = Received { len, ..Received::default() };
+        match (first.try_into(), second.try_into()) {
+            (Ok(first), Ok(second)) => got.comings = [first, second],
+            (Err(fault), _) | (_, Err(fault)) => got.fault = Some(fault),
+        }
+        if sent > 0 {
+            (got.descriptors, got.lost) = self.receive_descriptors()?;
+            let fewer = got.lost && got.descriptors.len() < usize::from(sent);
+            if got.descriptors.len() != usize::from(sent) && !fewer {
+                got.fault = Some(Malformed("not as many descriptors as its envelope says"));
+            }
+        }
+        Ok(got)
+    }
+
+    /// Those that were sent before a message. They are there, or never come.
+    fn receive_descriptors(&self) -> Result<(Descriptors, bool)> {
+        match receive_with(&self.descriptors, &mut [0], RecvFlags::DONTWAIT) {
+            Err(Errno::EAGAIN) => Ok((Descriptors::new(), false)),
+            got => got.map(|got| (got.descriptors, got.lost)),
+        }
     }
 
     /// A message, if one is there.
     ///
     /// # Errors
-    /// Those of recvmsg(2) but EAGAIN.
+    /// Those of poll(2) and of [`Self::receive`].
     pub fn look(&self, buffer: &mut [u8]) -> Result<Option<Received>> {
-        match receive_with(&self.0, buffer, RecvFlags::DONTWAIT) {
-            Err(Errno::EAGAIN) => Ok(None),
-            other => other.map(Some),
+        let mut input = [PollFd::new(&self.input, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match retry_on_intr(|| poll(&mut input, Some(&at_once)))? {
+            0 => Ok(None),
+            _ => self.receive(buffer).map(Some),
         }
     }
+}
+
+/// What a socket gave.
+pub(crate) struct Taken {
+    /// Bytes.
+    pub(crate) len: usize,
+    /// Some of its descriptors are lost.
+    pub(crate) lost: bool,
+    /// All others.
+    pub(crate) descriptors: Descriptors,
 }
 
 /// Sends `parts` with `descriptors` at once; tells how many bytes went.
@@ -104,40 +217,27 @@ pub(crate) fn send(socket: impl AsFd, parts: &[&[u8]; 2], descriptors: &[Borrowe
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::EINVAL);
     }
-    Ok(rustix::io::retry_on_intr(|| sendmsg(&socket, &parts, &mut control, SendFlags::NOSIGNAL))?)
+    Ok(retry_on_intr(|| sendmsg(&socket, &parts, &mut control, SendFlags::NOSIGNAL))?)
 }
 
 /// Waits for what was sent at once.
-pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received> {
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Taken> {
     receive_with(socket, buffer, RecvFlags::empty())
 }
 
-fn receive_with(socket: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> Result<Received> {
+fn receive_with(socket: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> Result<Taken> {
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut part = [IoSliceMut::new(buffer)];
-    let got = rustix::io::retry_on_intr(|| recvmsg(&socket, &mut part, &mut control, flags))?;
+    let got = retry_on_intr(|| recvmsg(&socket, &mut part, &mut control, flags))?;
     let mut descriptors = Descriptors::new();
     for item in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = item {
             descriptors.extend(rights);
         }
     }
-    let (truncated, lost) = (got.flags.contains(ReturnFlags::TRUNC), got.flags.contains(ReturnFlags::CTRUNC));
-    Ok(Received { len: got.bytes, truncated, lost, descriptors })
-}
-
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl From<OwnedFd> for Channel {
-    fn from(end: OwnedFd) -> Self {
-        Self(end)
-    }
+    Ok(Taken { len: got.bytes, lost: got.flags.contains(ReturnFlags::CTRUNC), descriptors })
 }
 
 /// Hands a descriptor over on the start-up socket.
@@ -195,6 +295,7 @@ pub fn close_inherited(named: &[Option<RawFd>]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::FRAME_MAX;
 
     #[test]
     fn a_message_keeps_its_borders_and_its_descriptors() {
@@ -227,27 +328,77 @@ mod tests {
         let raw = [null.as_raw_fd(); SCM_MAX_FD];
         let rights = [nix::sys::socket::ControlMessage::ScmRights(&raw)];
         let flags = nix::sys::socket::MsgFlags::empty();
-        nix::sys::socket::sendmsg::<()>(a.0.as_raw_fd(), &[IoSlice::new(b"x")], &rights, flags, None).unwrap();
+        nix::sys::socket::sendmsg::<()>(a.descriptors.as_raw_fd(), &[IoSlice::new(b"x")], &rights, flags, None)
+            .unwrap();
+        let sent = u8::try_from(SCM_MAX_FD).unwrap();
+        rustix::io::write(&a.output, &[1, 0, 0, 0, sent, 0, 0, 0, b'x']).unwrap();
         let got = b.receive(&mut [0; 8]).unwrap();
-        assert_eq!((got.descriptors.len(), got.truncated), (SCM_MAX_FD, false));
+        assert_eq!((got.descriptors.len(), got.fault), (SCM_MAX_FD, None));
+    }
+
+    #[test]
+    fn a_message_of_any_length_comes_whole() {
+        let (a, b) = Channel::pair().unwrap();
+        for length in [0, 1, 4087, 4088, 4089, 8184, FRAME_MAX - 1, FRAME_MAX] {
+            let sent: Vec<u8> = (0..=250).cycle().take(length).collect();
+            let mut buffer = vec![0; FRAME_MAX];
+            let (head, rest) = sent.split_at(length / 3);
+            let got = std::thread::scope(|scope| {
+                scope.spawn(|| a.send(&[head, rest], &[]).unwrap());
+                b.receive(&mut buffer).unwrap()
+            });
+            assert_eq!((got.len, got.fault), (length, None));
+            assert!(buffer[..length] == sent, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_no_honest_end_sends_is_a_fault() {
+        let not_said = "not as its envelope says";
+        let cases: [(&[u8], &str); 9] = [
+            (&[0], "shorter than an envelope"),
+            (&[0; 7], "shorter than an envelope"),
+            (&[9, 0, 0, 0, 0, 0, 0, 0], "longer than a frame"),
+            (&[1, 0, 0, 1, 0, 0, 0, 0, b'x'], "longer than a frame"),
+            (&[1, 0, 0, 0, 0, 0, 0, 0, b'x', b'y'], not_said),
+            (&[1, 0, 0, 0, 0, 0, 0, 1, b'x'], not_said),
+            (&[1, 0, 0, 0, 0, 5, 0, 0, b'x'], "a descriptor comes in no known way"),
+            (&[1, 0, 0, 0, 0, 0, 255, 0, b'x'], "a descriptor comes in no known way"),
+            (&[1, 0, 0, 0, 1, 0, 0, 0, b'x'], "not as many descriptors as its envelope says"),
+        ];
+        for (bytes, why) in cases {
+            let (a, b) = Channel::pair().unwrap();
+            rustix::io::write(&a.output, bytes).unwrap();
+            let got = b.receive(&mut [0; 8]).unwrap();
+            assert_eq!((got.fault, got.len == 0), (Some(Malformed(why)), false), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_message_that_breaks_off_is_the_end_of_the_channel() {
+        let (a, b) = Channel::pair().unwrap();
+        rustix::io::write(&a.output, &[5, 0, 0, 0, 0, 0, 0, 0, b'x']).unwrap();
+        drop(a);
+        assert_eq!(b.receive(&mut [0; 8]).unwrap().len, 0);
     }
 
     #[test]
     fn a_message_longer_than_the_buffer_says_so() {
         let (a, b) = Channel::pair().unwrap();
         a.send(&[&[1; 100], b""], &[]).unwrap();
-        assert!(b.receive(&mut [0; 8]).unwrap().truncated);
+        assert_eq!(b.receive(&mut [0; 8]).unwrap().fault, Some(Malformed("longer than a frame")));
     }
 
     #[test]
-    fn what_the_other_end_has_not_received_is_not_taken() {
+    fn descriptors_that_the_other_end_has_not_received_are_not_taken() {
         let (a, b) = Channel::pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(a.is_taken(), Ok(true));
-        a.send(&[b"x", b""], &[]).unwrap();
+        a.send(&[b"x", b""], &[null.as_fd()]).unwrap();
         assert_eq!(a.is_taken(), Ok(false));
         b.receive(&mut [0; 8]).unwrap();
         assert_eq!(a.is_taken(), Ok(true));
-        a.send(&[b"x", b""], &[]).unwrap();
+        a.send(&[b"x", b""], &[null.as_fd()]).unwrap();
         drop(b);
         assert_eq!(a.is_taken(), Ok(true));
     }

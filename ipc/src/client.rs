@@ -5,15 +5,16 @@
 //! Where the threads of a channel run is the kernel's to choose. To keep both on one CPU makes an exchange by itself
 //! half as long, and the work of a guest half as long again: the CPU left alone sleeps deeper when the guest wants it.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::channel::{Channel, Received};
 use crate::errno::{Errno, Result};
 use crate::few::{Descriptors, Few};
-use crate::frame::{self, FRAME_MAX};
+use crate::frame::{self, FRAME_MAX, Malformed};
+use crate::held::{Coming, Comings, MOST, Slot, Slots, UNHELD};
 use crate::id::Caller;
 use crate::op::Op;
 use crate::patience::Patience;
@@ -54,10 +55,20 @@ struct Standing {
 #[derive(Debug)]
 struct Link {
     channel: Option<Channel>,
+    believed: Believed,
     patience: Patience,
     serial: u32,
     out: Vec<u8>,
     input: Box<[u8]>,
+}
+
+/// What the helper may hold of this channel's last requests. Nothing is kept open by that; but no other descriptor can
+/// come to be taken for one of these, as by its number it could.
+#[derive(Debug)]
+struct Believed {
+    slots: Slots<Weak<OwnedFd>>,
+    /// The one that was used last.
+    last: Slot,
 }
 
 /// Why an exchange failed.
@@ -122,8 +133,8 @@ impl Links {
         self.changed.notify_all();
     }
 
-    /// Asks the helper. `data` goes along as it is; the answer's bulk data is given to `take` before it is
-    /// overwritten by the next.
+    /// Asks the helper. What it still holds of `at` is not sent again. `data` goes along as it is; the answer's bulk
+    /// data is given to `take` before it is overwritten by the next.
     ///
     /// # Errors
     /// What the operation's row says; EIO if the helper is gone, or went while it did something that cannot be
@@ -132,7 +143,7 @@ impl Links {
         &self,
         caller: Caller,
         op: &O,
-        at: &O::At<BorrowedFd<'_>>,
+        at: &O::At<&Arc<OwnedFd>>,
         data: &[u8],
         take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
     ) -> Result<R> {
@@ -146,9 +157,12 @@ impl Links {
                     let (reply, gives, range) = answer?;
                     return Ok(take(reply, gives, link.input.get(range).unwrap_or_default()));
                 }
-                Err(Broken::Refused(errno)) => return Err(errno),
                 Err(broken) => broken,
             };
+            link.believed = Believed::default();
+            if let Broken::Refused(errno) = broken {
+                return Err(errno);
+            }
             link.channel = None;
             // Once: a request that no helper outlives would end them for ever.
             if matches!(broken, Broken::Unanswered) && !std::mem::take(&mut again) {
@@ -174,29 +188,33 @@ type Exchanged<O> = Result<(<O as Op>::Reply, <O as Op>::Gives<OwnedFd>, std::op
 impl Link {
     fn new(channel: Channel, look: Duration) -> Self {
         let input = vec![0; FRAME_MAX].into();
-        Self { channel: Some(channel), patience: Patience::new(look), serial: 0, out: Vec::new(), input }
+        let patience = Patience::new(look);
+        Self { channel: Some(channel), believed: Believed::default(), patience, serial: 0, out: Vec::new(), input }
     }
 
     fn exchange<O: Op>(
         &mut self,
         caller: Caller,
         op: &O,
-        at: &[BorrowedFd<'_>],
+        at: &[&Arc<OwnedFd>],
         data: &[u8],
         lookers: &Lookers,
     ) -> std::result::Result<Exchanged<O>, Broken> {
-        let channel = self.channel.as_ref().ok_or(Broken::Unsent)?;
         self.serial = self.serial.wrapping_add(1);
         frame::encode(&mut self.out, self.serial, O::KIND as u16, None, &(caller, op), data.len())
             .map_err(|_| Broken::Refused(Errno::E2BIG))?;
-        channel.send(&[&self.out, data], at).map_err(|errno| match errno {
-            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => Broken::Unsent,
-            Errno::ETOOMANYREFS => Broken::Refused(Errno::ENFILE),
-            other => Broken::Refused(other),
-        })?;
-        let got = lookers.await_answer(channel, &mut self.patience, &mut self.input).map_err(|_| Broken::Unanswered)?;
-        let message =
-            self.input.get(..got.len).filter(|m| !m.is_empty() && !got.truncated).ok_or(Broken::Unanswered)?;
+        let (comings, sent) = self.believed.comings(at);
+        let got = match self.transfer(comings, &sent, data, lookers) {
+            // It has done nothing, and wants all of them.
+            Ok(got) if sent.len() < at.len() && self.is_unheld(&got) => {
+                self.believed = Believed::default();
+                let (comings, sent) = self.believed.comings(at);
+                self.transfer(comings, &sent, data, lookers)
+            }
+            got => got,
+        };
+        let got = got?;
+        let message = self.input.get(..got.len).filter(|_| got.fault.is_none()).ok_or(Broken::Unanswered)?;
         if got.lost {
             return Err(Broken::Refused(Errno::ENFILE));
         }
@@ -204,6 +222,59 @@ impl Link {
             log::error!("the helper's answer to {:?} is malformed: {malformed}", O::KIND);
             Broken::Unanswered
         })
+    }
+
+    /// Sends the request that is in `out`, and waits for the answer.
+    fn transfer(
+        &mut self,
+        comings: Comings,
+        sent: &Sent<'_>,
+        data: &[u8],
+        lookers: &Lookers,
+    ) -> std::result::Result<Received, Broken> {
+        let channel = self.channel.as_ref().ok_or(Broken::Unsent)?;
+        channel.send_coming(&[&self.out, data], sent, comings).map_err(|errno| match errno {
+            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => Broken::Unsent,
+            Errno::ETOOMANYREFS => Broken::Refused(Errno::ENFILE),
+            other => Broken::Refused(other),
+        })?;
+        let got = lookers.await_answer(channel, &mut self.patience, &mut self.input).map_err(|_| Broken::Unanswered)?;
+        if got.len == 0 { Err(Broken::Unanswered) } else { Ok(got) }
+    }
+
+    fn is_unheld(&self, got: &Received) -> bool {
+        let message = self.input.get(..got.len).unwrap_or_default();
+        got.fault.is_none() && frame::split(message).is_ok_and(|(header, ..)| header.errno == Some(UNHELD))
+    }
+}
+
+/// Descriptors that go along.
+type Sent<'a> = smallvec::SmallVec<[BorrowedFd<'a>; MOST]>;
+
+impl Default for Believed {
+    fn default() -> Self {
+        Self { slots: Slots::default(), last: Slot::A }
+    }
+}
+
+impl Believed {
+    /// How each of `at` comes, and those that are to be sent; afterwards the helper holds them all.
+    fn comings<'a>(&mut self, at: &[&'a Arc<OwnedFd>]) -> (Comings, Sent<'a>) {
+        let (mut comings, mut sent) = (Comings::default(), Sent::new());
+        for (coming, &one) in comings.iter_mut().zip(at) {
+            *coming = match self.slots.find(|held| std::ptr::eq(held.as_ptr(), Arc::as_ptr(one))) {
+                Some(slot) => Coming::Held(slot),
+                None => {
+                    sent.push(one.as_fd());
+                    Coming::Kept(self.last.other())
+                }
+            };
+            if let Coming::Held(slot) | Coming::Kept(slot) = *coming {
+                *self.slots.slot(slot) = Some(Arc::downgrade(one));
+                self.last = slot;
+            }
+        }
+        (comings, sent)
     }
 }
 
@@ -257,16 +328,16 @@ fn answer<O: Op>(
     message: &[u8],
     serial: u32,
     descriptors: Descriptors,
-) -> std::result::Result<Exchanged<O>, frame::Malformed> {
+) -> std::result::Result<Exchanged<O>, Malformed> {
     let (header, body, data) = frame::split(message)?;
     if header.serial != serial || header.kind != O::KIND as u16 || data.len() > O::REPLY_DATA {
-        return Err(frame::Malformed("answers something that was not asked"));
+        return Err(Malformed("answers something that was not asked"));
     }
     if let Some(errno) = header.errno {
         return Ok(Err(errno));
     }
     let reply = frame::owned(body)?;
-    let gives = Few::all_of(descriptors).ok_or(frame::Malformed("wrong number of descriptors"))?;
+    let gives = Few::all_of(descriptors).ok_or(Malformed("wrong number of descriptors"))?;
     Ok(Ok((reply, gives, message.len().saturating_sub(data.len())..message.len())))
 }
 
@@ -278,9 +349,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attr::RenameFlags;
     use crate::name::FileName;
-    use crate::op::{Kind, Rmdir, SyncFs};
-    use std::os::fd::AsFd;
+    use crate::op::{Kind, Rename, Rmdir, SyncFs};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -294,8 +365,8 @@ mod tests {
     }
 
     fn ask<O: Op>(links: &Links, op: &O) -> Result<()> {
-        let null = std::fs::File::open("/dev/null").unwrap();
-        let at = O::At::all_of([null.as_fd()]).unwrap();
+        let null = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let at = O::At::all_of([&null]).unwrap();
         links.call(Caller::Root, op, &at, b"", |_, _, _| ())
     }
 
@@ -382,6 +453,103 @@ mod tests {
             (0..9).map(|_| lookers.await_answer(&mine, &mut patience, &mut [0; 8]).unwrap().len).collect();
         assert_eq!(lengths, [6, 6, 6, 6, 6, 6, 6, 6, 0]);
         assert_eq!(lookers.found.into_inner(), 1);
+    }
+
+    /// What a helper sees of so many requests: how their descriptors come, and how many. It holds nothing of the request
+    /// with the number `forgets`.
+    fn comings(links: &Links, its: &Channel, forgets: usize, ask: impl FnOnce(&Links)) -> Vec<(Comings, usize)> {
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(move || {
+                let (mut buffer, mut seen) = (vec![0; FRAME_MAX], Vec::new());
+                loop {
+                    let got = its.receive(&mut buffer).unwrap();
+                    let (header, ..) = frame::split(&buffer[..got.len]).unwrap();
+                    if header.kind == Kind::Stat as u16 {
+                        return seen;
+                    }
+                    let errno = if seen.len() == forgets { Some(UNHELD) } else { Some(Errno::EROFS) };
+                    seen.push((got.comings, got.descriptors.len()));
+                    let mut out = Vec::new();
+                    frame::encode(&mut out, header.serial, header.kind, errno, &(), 0).unwrap();
+                    its.send(&[&out, b""], &[]).unwrap();
+                }
+            });
+            ask(links);
+            let mut end = Vec::new();
+            frame::encode(&mut end, 0, Kind::Stat as u16, None, &(), 0).unwrap();
+            let link = lock(&links.links[0]);
+            link.channel.as_ref().unwrap().send(&[&end, b""], &[]).unwrap();
+            serving.join().unwrap()
+        })
+    }
+
+    fn file() -> Arc<OwnedFd> {
+        Arc::new(std::fs::File::open("/dev/null").unwrap().into())
+    }
+
+    fn ask_about<O: Op>(links: &Links, op: &O, at: &[&Arc<OwnedFd>]) {
+        let at = O::At::all_of(at.iter().copied()).unwrap();
+        assert_eq!(links.call(Caller::Root, op, &at, b"", |_, _, _| ()), Err(Errno::EROFS));
+    }
+
+    const SENT: Coming = Coming::Sent;
+
+    #[test]
+    fn a_descriptor_that_the_helper_holds_is_not_sent_again() {
+        let (mine, its) = Channel::pair().unwrap();
+        let links = Links::new(vec![mine], Duration::ZERO, 0);
+        let (a, b, c) = (file(), file(), file());
+        let name = |text: &[u8]| FileName::new(text).unwrap();
+        let rename = Rename { name: name(b"a"), new_name: name(b"b"), flags: RenameFlags::empty() };
+        let seen = comings(&links, &its, usize::MAX, |links| {
+            [&a, &a, &b, &a, &c, &a, &b].iter().for_each(|one| ask_about(links, &rmdir(), &[one]));
+            ask_about(links, &rename, &[&c, &c]);
+            ask_about(links, &rename, &[&a, &c]);
+        });
+        let (first, other) = (Slot::B, Slot::A);
+        let kept = |slot| ([Coming::Kept(slot), SENT], 1);
+        let held = |slot| ([Coming::Held(slot), SENT], 0);
+        let each = [kept(first), held(first), kept(other), held(first), kept(other), held(first), kept(other)];
+        assert_eq!(seen[..7], each, "the one that was not used last is replaced");
+        assert_eq!(seen[7], ([Coming::Kept(first), Coming::Held(first)], 1));
+        assert_eq!(seen[8], ([Coming::Kept(other), Coming::Held(first)], 1));
+    }
+
+    // close(2): the number is given to the next that is opened.
+    #[test]
+    fn another_descriptor_with_the_number_of_one_that_is_held_is_sent() {
+        let (mine, its) = Channel::pair().unwrap();
+        let links = Links::new(vec![mine], Duration::ZERO, 0);
+        let seen = comings(&links, &its, usize::MAX, |links| {
+            for _ in 0..4 {
+                ask_about(links, &rmdir(), &[&file()]);
+            }
+        });
+        assert_eq!(seen.len(), 4);
+        assert!(seen.iter().all(|(comings, sent)| matches!(comings, [Coming::Kept(_), Coming::Sent]) && *sent == 1));
+    }
+
+    #[test]
+    fn a_helper_that_holds_nothing_more_is_sent_all_once_more() {
+        let (mine, its) = Channel::pair().unwrap();
+        let links = Links::new(vec![mine], Duration::ZERO, 0);
+        let a = file();
+        let seen = comings(&links, &its, 1, |links| (0..3).for_each(|_| ask_about(links, &rmdir(), &[&a])));
+        let how: Vec<_> = seen.iter().map(|([first, _], sent)| (matches!(first, Coming::Held(_)), *sent)).collect();
+        assert_eq!(how, [(false, 1), (true, 0), (false, 1), (true, 0)]);
+    }
+
+    #[test]
+    fn another_helper_holds_nothing() {
+        let (mine, old) = Channel::pair().unwrap();
+        let (fresh, new) = Channel::pair().unwrap();
+        let links = Links::new(vec![mine], Duration::ZERO, 0);
+        let a = file();
+        assert_eq!(comings(&links, &old, usize::MAX, |links| ask_about(links, &rmdir(), &[&a])).len(), 1);
+        links.renew(vec![fresh]);
+        drop(old);
+        let seen = comings(&links, &new, usize::MAX, |links| ask_about(links, &rmdir(), &[&a]));
+        assert!(matches!(seen[..], [([Coming::Kept(_), Coming::Sent], 1)]), "{seen:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One frame is one message of a SEQPACKET channel: a fixed header, a bincode body, bulk data as it is.
+//! One frame is one message of a channel: a fixed header, a bincode body, bulk data as it is.
 //!
 //! The only file that knows bincode. A frame is refused unless header, body and data fill the message exactly, the
 //! body is consumed exactly and each part keeps its cap.

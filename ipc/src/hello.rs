@@ -1,7 +1,8 @@
 //! The handshake on `sock_fd`, and the news the warden sends there later.
 //!
 //! `sock_fd` is a Unix STREAM or SEQPACKET socket, as whoever started the two chose. Every message has the same
-//! length, so both kinds read alike; descriptors follow a message one by one, by passfd.
+//! length, so both kinds read alike; descriptors follow a message one by one, by passfd: of a channel its parts, as
+//! [`Channel::take`](crate::channel::Channel::take) takes them.
 //!
 //! ```text
 //! server → warden   Ask              only if it did not start the warden; see `ask`
@@ -27,7 +28,7 @@ use crate::model::{KnownTo, Model};
 use crate::span::Shown;
 
 /// Of the frames and the handshake together; both sides must have the same.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// Bytes of every message of the handshake.
 pub const LENGTH: usize = 4096;
 /// Most bytes of a reason.

@@ -17,6 +17,7 @@ pub mod client;
 pub mod errno;
 pub mod few;
 pub mod frame;
+pub mod held;
 pub mod hello;
 pub mod id;
 pub mod model;

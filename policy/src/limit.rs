@@ -33,13 +33,17 @@ pub fn largest_files() -> Result<(), Fatal> {
     setrlimit(Resource::Fsize, Rlimit { current: maximum, maximum }).step("lift the limit on file sizes")
 }
 
+/// Fewest descriptors with which server and helper begin: both ends of as many channels as may be asked for, six each,
+/// are more than half of them.
+pub const LEAST_DESCRIPTORS: u64 = 512;
+
 /// What a hostile caller may have limited, and how much of it serving takes.
 const LIMITS: [(Resource, &str, u64); 7] = [
     (Resource::Fsize, "file sizes", 0),
     (Resource::Data, "data", 256 << 20),
     (Resource::As, "address space", 256 << 20),
     (Resource::Stack, "the stack", 1 << 20),
-    (Resource::Nofile, "open descriptors", 256),
+    (Resource::Nofile, "open descriptors", LEAST_DESCRIPTORS),
     (Resource::Cpu, "CPU time, in seconds", 60),
     (Resource::Nproc, "processes", 0),
 ];

@@ -159,7 +159,7 @@ fn aside(name: &str, act: impl FnOnce() + Send + 'static) -> std::result::Result
 }
 
 fn take_channels(helper: &UnixStream, count: u16) -> Result<Vec<Channel>> {
-    (0..count).map(|_| take(helper).map(Channel::from)).collect()
+    (0..count).map(|_| Channel::take(helper)).collect()
 }
 
 /// Whether a directory can be opened for reading.

@@ -94,11 +94,11 @@ pub const NAMESPACES: &[(&str, [Whose; 3])] = &[
 pub const DESCRIPTORS: &[(&str, [bool; 3])] = &[
     // server, warden, helper
     ("/dev/null", [true, false, false]),
-    // The end of a pipe that has no other, in its place; the helper's log.
-    ("pipe:", [false, true, true]),
+    // Channels; the end of a pipe that has no other, in its place; the helper's log.
+    ("pipe:", [true, true, true]),
     // The log; a helper's is a pipe to its warden.
     ("LOG", [true, true, false]),
-    // Channels, the other side, VMMs.
+    // Descriptors of channels, the other side, VMMs.
     ("socket:", [true, true, true]),
     // Of the share's mount, which is in no namespace: its root begins there.
     ("/", [true, true, true]),

@@ -19,11 +19,11 @@ pub struct Request {
     pub kind: Kind,
     /// Its bulk data.
     pub data: Vec<u8>,
-    encode: Box<dyn Fn(u32, Caller) -> Vec<u8>>,
+    encode: Box<dyn Fn(u32, Caller) -> Vec<u8> + Send + Sync>,
 }
 
 impl Request {
-    fn new<O: Op + 'static>(op: O, data: &[u8]) -> Self {
+    fn new<O: Op + Send + Sync + 'static>(op: O, data: &[u8]) -> Self {
         let length = data.len();
         let encode = move |serial, caller| {
             let mut out = Vec::new();

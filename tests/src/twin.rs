@@ -80,7 +80,7 @@ impl Twin {
         let log = || std::fs::read_to_string(scratch.path("log")).unwrap_or_default();
         let Ok(News::Welcome(share)) = news else { panic!("{news:?}\n{}", log()) };
         let root = take(&socket).expect("the root");
-        let channel = channel(&socket);
+        let channel = Channel::take(&socket).expect("a channel");
         let host = Host::new(scratch.path("share"), kind);
         Self { host, scratch, root, shown: share.shown, channel, socket, warden, serial: 0, buffer: vec![0; FRAME_MAX] }
     }
@@ -103,7 +103,7 @@ impl Twin {
         let frame = self.frame(caller, op, data.len());
         self.channel.send(&[&frame, data], at).expect("the helper listens");
         let mut buffer = vec![0; FRAME_MAX];
-        let got: Received = self.channel.receive(&mut buffer).expect("the helper answers");
+        let got = answered(&self.channel, &mut buffer);
         assert_ne!(got.len, 0, "the helper has ended");
         let (header, body, data): (Header, _, _) = frame::split(&buffer[..got.len]).expect("a frame");
         assert_eq!((header.serial, header.kind), (self.serial, O::KIND as u16));
@@ -119,10 +119,9 @@ impl Twin {
     /// When that takes too long, or what is answered is no frame.
     pub fn exchange(&mut self, frame: &[u8], data: &[u8], at: &[BorrowedFd<'_>]) -> Outcome {
         self.channel.send(&[frame, data], at).expect("the helper listens");
-        match self.channel.receive(&mut self.buffer) {
-            Ok(Received { len: 0, .. }) | Err(Errno::ECONNRESET) => Outcome::Ended,
+        match answered(&self.channel, &mut self.buffer) {
+            Received { len: 0, .. } => Outcome::Ended,
             got => {
-                let got = got.expect("the helper answers");
                 let (header, ..) = frame::split(&self.buffer[..got.len]).expect("a frame");
                 Outcome::Answered(header.errno, got.descriptors.into_vec())
             }
@@ -145,8 +144,8 @@ impl Twin {
     /// Checks that the helper has taken something as the end: it answers no more, is not replaced, and is gone, and one
     /// line says so.
     pub fn assert_ended(mut self) {
-        let got = self.channel.receive(&mut vec![0; FRAME_MAX]);
-        assert!(matches!(got, Ok(Received { len: 0, .. }) | Err(Errno::ECONNRESET)), "answered: {got:?}");
+        let got = answered(&self.channel, &mut vec![0; FRAME_MAX]);
+        assert_eq!(got.len, 0, "answered: {got:?}");
         let news = receive_news(&self.socket);
         assert!(matches!(news, Ok(News::Refused(_)) | Err(Errno::ECONNRESET)), "{news:?}");
         assert!(ends(&mut self.warden), "the warden goes on");
@@ -172,7 +171,7 @@ impl Twin {
     /// Waits for the warden to say that the helper was replaced, and takes the new channel.
     pub fn renew(&mut self) {
         assert_eq!(receive_news(&self.socket), Ok(News::Renewed));
-        self.channel = channel(&self.socket);
+        self.channel = Channel::take(&self.socket).expect("a channel");
     }
 }
 
@@ -186,12 +185,19 @@ impl Drop for Twin {
     }
 }
 
-/// The next channel; whoever waits there for too long fails.
-fn channel(socket: &UnixStream) -> Channel {
-    let channel = take(socket).expect("a channel");
-    let timeout = nix::sys::time::TimeVal::new(PATIENCE.as_secs() as i64, 0);
-    nix::sys::socket::setsockopt(&channel, nix::sys::socket::sockopt::ReceiveTimeout, &timeout).expect("a socket");
-    channel.into()
+/// What comes next on a channel.
+///
+/// # Panics
+/// When nothing comes, and the channel is not closed either.
+pub fn answered(channel: &Channel, buffer: &mut [u8]) -> Received {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(got) = channel.look(buffer).expect("a channel") {
+            return got;
+        }
+        assert!(Instant::now() < end, "the helper neither answers nor ends");
+        std::thread::sleep(Duration::from_micros(20));
+    }
 }
 
 /// A helper that has not been greeted yet.

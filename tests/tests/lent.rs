@@ -273,7 +273,7 @@ fn limits_that_leave_too_little_are_refused() {
     let lender = Lender::new(None);
     let dir = lender.scratch.path("share");
     for (limit, what) in [
-        ("-n 64", "open descriptors: it is 64, at least 256 are needed"),
+        ("-n 64", "open descriptors: it is 64, at least 512 are needed"),
         ("-v 200000", "address space"),
         ("-d 100000", "data"),
         ("-s 256", "the stack"),

@@ -239,7 +239,7 @@ fn a_wrong_command_line_has_a_status_of_its_own() {
         &["virtiofs"][..],
         &["virtiofs", "--shared-dir=/usr"],
         &["virtiofs", "--shared-dir=/usr", "--socket-path=/tmp/s", "--cache=sometimes"],
-        &["virtiofs", "--shared-dir=/usr", "--socket-path=/tmp/s", "--rlimit-nofile=255"],
+        &["virtiofs", "--shared-dir=/usr", "--socket-path=/tmp/s", "--rlimit-nofile=511"],
         &["virtiofs", "--shared-dir=/usr", "--socket-path=/tmp/s", "--num-request-queues=0"],
         &["virtiofs", "--shared-dir=/usr", "--socket-path=/tmp/s", "--tag="],
         &["virtiofs", "--shared-dir=/usr", "--socket-path=/tmp/s", "--fd=3"],

@@ -38,30 +38,30 @@ impl Serve for SetAttr {
         keep::CALLS,
     ];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let Changes { uid, gid, mode, size, atime, mtime, kill_setid } = self.changes;
         if uid.is_some() || gid.is_some() || mode.is_some() {
-            share.guard.hand(&node)?;
+            share.guard.hand(node)?;
         }
-        if !share.change(&node, &self.changes, |mode| chmod(&node, mode, share))? {
+        if !share.change(node, &self.changes, |mode| chmod(node, mode, share))? {
             if uid.is_some() || gid.is_some() {
-                own(&node, uid, gid, share)?;
+                own(node, uid, gid, share)?;
             }
             if let Some(mode) = mode {
-                permit(&node, mode, share)?;
+                permit(node, mode, share)?;
             }
         }
         if (uid.is_some() || gid.is_some()) && node.require_file().is_ok() {
-            keep::capability(&node, share)?;
+            keep::capability(node, share)?;
         }
         if let Some(size) = size {
-            resize(&node, size, kill_setid, share)?;
+            resize(node, size, kill_setid, share)?;
         }
         if (atime, mtime) != (TimeChange::Keep, TimeChange::Keep) {
             let times = Timestamps { last_access: time(atime), last_modification: time(mtime) };
-            share.owning(&node, || Ok(utimensat(&node, c"", &times, AtFlags::EMPTY_PATH)?))?;
+            share.owning(node, || Ok(utimensat(node, c"", &times, AtFlags::EMPTY_PATH)?))?;
         }
-        Ok((share.attr(&node)?, [], vec![]))
+        Ok((share.attr(node)?, [], vec![]))
     }
 }
 

@@ -40,25 +40,25 @@ impl Serve for Create {
         Some(&self.name)
     }
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [dir]: [&Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         share.permit_mode(self.mode)?;
-        let birth = Birth::of(share, &dir, caller, (libc::S_IFREG, None), self.mode, self.umask)?;
+        let birth = Birth::of(share, dir, caller, (libc::S_IFREG, None), self.mode, self.umask)?;
         let how = open::how(self.flags)? | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         for _ in 0..TRIES {
-            match birth.run(share, &dir, || share.make(&dir, self.name.as_c_str(), how, bits(birth.mode))) {
+            match birth.run(share, dir, || share.make(dir, self.name.as_c_str(), how, bits(birth.mode))) {
                 Err(Errno::EEXIST) if !self.flags.contains(OpenFlags::EXCL) => {}
                 made => {
                     let file = made?;
-                    birth.keep(share, &file, &dir, &self.name)?;
+                    birth.keep(share, &file, dir, &self.name)?;
                     let node = share.pin_again(&file)?;
-                    return Ok((share.attr_at(&node, &dir, &self.name)?, [node, file], vec![]));
+                    return Ok((share.attr_at(&node, dir, &self.name)?, [node, file], vec![]));
                 }
             }
-            match open_existing(&self, &dir, share) {
+            match open_existing(&self, dir, share) {
                 Err(Errno::ENOENT) => {}
                 opened => {
                     let (node, file) = opened?;
-                    return Ok((share.attr_at(&node, &dir, &self.name)?, [node, file], vec![]));
+                    return Ok((share.attr_at(&node, dir, &self.name)?, [node, file], vec![]));
                 }
             }
         }
@@ -78,7 +78,7 @@ impl Serve for TmpFile {
     const CALLS: &'static [&'static [Call]] =
         &[&[share::TMPFILE, share::BLOCKING, share::PIN_AGAIN, share::STAT], caller::CALLS];
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [dir]: [&Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         share.permit_mode(self.mode)?;
         if !self.flags.contains(OpenFlags::WRITE) {
             return Err(Errno::EINVAL);
@@ -86,10 +86,10 @@ impl Serve for TmpFile {
         if share.model.keeps_by_name() && dir.is_dir() {
             return Err(Errno::EOPNOTSUPP);
         }
-        let birth = Birth::of(share, &dir, caller, (libc::S_IFREG, None), self.mode, self.umask)?;
+        let birth = Birth::of(share, dir, caller, (libc::S_IFREG, None), self.mode, self.umask)?;
         let linkable = if self.flags.contains(OpenFlags::EXCL) { OFlags::EXCL } else { OFlags::empty() };
         let how = open::how(self.flags)? | OFlags::TMPFILE | linkable;
-        let file = birth.run(share, &dir, || share.make(&dir, c".", how, bits(birth.mode)))?;
+        let file = birth.run(share, dir, || share.make(dir, c".", how, bits(birth.mode)))?;
         birth.keep_nameless(share, &file)?;
         let node = share.pin_again(&file)?;
         Ok((share.attr(&node)?, [node, file], vec![]))
@@ -105,10 +105,10 @@ impl Serve for Mkdir {
         Some(&self.name)
     }
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        let birth = Birth::of(share, &dir, caller, (libc::S_IFDIR, None), self.mode, self.umask)?;
-        birth.run(share, &dir, || Ok(mkdirat(&dir, self.name.as_c_str(), bits(birth.mode))?))?;
-        Ok((birth.named(share, &dir, &self.name)?, [], vec![]))
+    fn serve(self, [dir]: [&Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        let birth = Birth::of(share, dir, caller, (libc::S_IFDIR, None), self.mode, self.umask)?;
+        birth.run(share, dir, || Ok(mkdirat(dir, self.name.as_c_str(), bits(birth.mode))?))?;
+        Ok((birth.named(share, dir, &self.name)?, [], vec![]))
     }
 }
 
@@ -123,19 +123,19 @@ impl Serve for Mknod {
         Some(&self.name)
     }
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [dir]: [&Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         share.guard.kinds.permit(self.kind)?;
         share.permit_mode(self.mode)?;
         let (kind, dev) = node(self.kind);
-        let birth = Birth::of(share, &dir, caller, (kind.as_raw_mode(), Some(dev)), self.mode, self.umask)?;
+        let birth = Birth::of(share, dir, caller, (kind.as_raw_mode(), Some(dev)), self.mode, self.umask)?;
         let (kind, dev) = if share.model.is_mapped() {
             (FileType::RegularFile, 0)
         } else {
             share.guard.node(self.kind)?;
             (kind, makedev(dev.major, dev.minor))
         };
-        birth.run(share, &dir, || Ok(mknodat(&dir, self.name.as_c_str(), kind, bits(birth.mode), dev)?))?;
-        Ok((birth.named(share, &dir, &self.name)?, [], vec![]))
+        birth.run(share, dir, || Ok(mknodat(dir, self.name.as_c_str(), kind, bits(birth.mode), dev)?))?;
+        Ok((birth.named(share, dir, &self.name)?, [], vec![]))
     }
 }
 
@@ -158,21 +158,21 @@ impl Serve for Symlink {
         Some(&self.name)
     }
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        let birth = Birth::of(share, &dir, caller, (libc::S_IFLNK, None), Mode::new(0o777), Mode::new(0))?;
+    fn serve(self, [dir]: [&Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        let birth = Birth::of(share, dir, caller, (libc::S_IFLNK, None), Mode::new(0o777), Mode::new(0))?;
         if birth.is_kept() {
             let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-            let file = birth.run(share, &dir, || share.make(&dir, self.name.as_c_str(), how, bits(birth.mode)))?;
-            birth.keep(share, &file, &dir, &self.name)?;
+            let file = birth.run(share, dir, || share.make(dir, self.name.as_c_str(), how, bits(birth.mode)))?;
+            birth.keep(share, &file, dir, &self.name)?;
             let target = self.target.as_c_str().to_bytes();
             if pwrite(&file, target, 0).map_err(Errno::from) != Ok(target.len()) {
-                model::unlink(share, &dir, &self.name)?;
+                model::unlink(share, dir, &self.name)?;
                 return Err(Errno::ENOSPC);
             }
         } else {
-            birth.run(share, &dir, || Ok(symlinkat(self.target.as_c_str(), &dir, self.name.as_c_str())?))?;
+            birth.run(share, dir, || Ok(symlinkat(self.target.as_c_str(), dir, self.name.as_c_str())?))?;
         }
-        Ok((share.entry(&dir, &self.name)?, [], vec![]))
+        Ok((share.entry(dir, &self.name)?, [], vec![]))
     }
 }
 
@@ -186,10 +186,10 @@ impl Serve for Link {
     }
 
     /// By number: AT_EMPTY_PATH is refused in a user namespace.
-    fn serve(self, [node, dir]: [Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        let (number, name) = (Share::number(&node), self.name.as_c_str());
-        let link = || Ok(linkat(&share.numbers, number.as_c_str(), &dir, name, AtFlags::SYMLINK_FOLLOW)?);
-        model::link(share, &node, (&dir, &self.name), || share.linking(&node, &dir, link))?;
-        Ok((share.attr_at(&node, &dir, &self.name)?, [], vec![]))
+    fn serve(self, [node, dir]: [&Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let (number, name) = (Share::number(node), self.name.as_c_str());
+        let link = || Ok(linkat(&share.numbers, number.as_c_str(), dir, name, AtFlags::SYMLINK_FOLLOW)?);
+        model::link(share, node, (dir, &self.name), || share.linking(node, dir, link))?;
+        Ok((share.attr_at(node, dir, &self.name)?, [], vec![]))
     }
 }

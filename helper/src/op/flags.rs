@@ -46,8 +46,8 @@ impl Serve for GetFlags {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[ioctl(FS_IOC_GETFLAGS, "reads inode flags")], OPEN];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        Ok((ioctl_getflags(open(&node, share)?)?.bits(), [], vec![]))
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        Ok((ioctl_getflags(open(node, share)?)?.bits(), [], vec![]))
     }
 }
 
@@ -62,8 +62,8 @@ impl Serve for SetFlags {
         OPEN,
     ];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        let file = open(&node, share)?;
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let file = open(node, share)?;
         let flags = IFlags::from_bits_retain(self.flags);
         if share.translation.map().is_some() {
             let now = ioctl_getflags(&file)?;
@@ -78,8 +78,8 @@ impl Serve for GetFsx {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[ioctl(FS_IOC_FSGETXATTR, "reads the project")], OPEN];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        let FsXattr { xflags, extsize, nextents, projid, cowextsize, .. } = sys::get_fsx(open(&node, share)?)?;
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let FsXattr { xflags, extsize, nextents, projid, cowextsize, .. } = sys::get_fsx(open(node, share)?)?;
         Ok((Fsx { xflags, extsize, nextents, projid, cowextsize }, [], vec![]))
     }
 }
@@ -95,8 +95,8 @@ impl Serve for SetFsx {
         OPEN,
     ];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        let file = open(&node, share)?;
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let file = open(node, share)?;
         let fsx = FsXattr::new(self.fsx);
         if share.translation.map().is_some() {
             let now = sys::get_fsx(&file)?;
@@ -111,8 +111,8 @@ impl Serve for GetVersion {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[ioctl(FS_IOC_GETVERSION, "reads the generation")], OPEN];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        Ok((sys::get_version(open(&node, share)?)?, [], vec![]))
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        Ok((sys::get_version(open(node, share)?)?, [], vec![]))
     }
 }
 
@@ -120,8 +120,8 @@ impl Serve for SyncFs {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_syncfs, "writes the file system to disk")], OPEN];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        syncfs(open(&node, share)?)?;
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        syncfs(open(node, share)?)?;
         Ok(((), [], vec![]))
     }
 }

@@ -105,8 +105,8 @@ impl Serve for Write {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_pwrite64, "writes")], CALLS];
 
-    fn serve(self, [node]: [Pin; 1], data: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        let file = writable(&node, share)?;
+    fn serve(self, [node]: [&Pin; 1], data: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let file = writable(node, share)?;
         let written = setid(&file, false, share, || Ok(rustix::io::pwrite(&file, data, self.offset)?))?;
         Ok((u32::try_from(written).map_err(|_| Errno::EIO)?, [], vec![]))
     }
@@ -116,8 +116,8 @@ impl Serve for Fallocate {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_fallocate, "allocates or punches")], CALLS];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        let file = writable(&node, share)?;
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let file = writable(node, share)?;
         let mode = FallocateFlags::from_bits_retain(self.mode);
         setid(&file, false, share, || Ok(fallocate(&file, mode, self.offset, self.length)?))?;
         Ok(((), [], vec![]))
@@ -128,9 +128,9 @@ impl Serve for CopyRange {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_copy_file_range, "copies"), share::READ], CALLS];
 
-    fn serve(self, [from, to]: [Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        share.require_file(&from)?;
-        let (from, to) = (share.open(&from, OFlags::RDONLY)?, writable(&to, share)?);
+    fn serve(self, [from, to]: [&Pin; 2], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        share.require_file(from)?;
+        let (from, to) = (share.open(from, OFlags::RDONLY)?, writable(to, share)?);
         let length = usize::try_from(self.length.min(COPY_MAX)).map_err(|_| Errno::EINVAL)?;
         let (mut from_offset, mut to_offset) = (self.from_offset, self.to_offset);
         let copy = || Ok(copy_file_range(&from, Some(&mut from_offset), &to, Some(&mut to_offset), length)?);

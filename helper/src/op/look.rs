@@ -22,9 +22,9 @@ impl Serve for Lookup {
         Some(&self.name)
     }
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        let node = share.pin_name(&dir, &self.name)?;
-        Ok((share.attr_at(&node, &dir, &self.name)?, [node], vec![]))
+    fn serve(self, [dir]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        let node = share.pin_name(dir, &self.name)?;
+        Ok((share.attr_at(&node, dir, &self.name)?, [node], vec![]))
     }
 }
 
@@ -32,8 +32,8 @@ impl Serve for Stat {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[share::STAT]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        Ok((share.attr(&node)?, [], vec![]))
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        Ok((share.attr(node)?, [], vec![]))
     }
 }
 
@@ -41,12 +41,12 @@ impl Serve for Readlink {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_readlinkat, "reads a symbolic link")]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         let mut target = Vec::with_capacity(TARGET_MAX);
         if node.is_symlink() {
-            readlinkat_raw(&node, c"", rustix::buffer::spare_capacity(&mut target))?;
+            readlinkat_raw(node, c"", rustix::buffer::spare_capacity(&mut target))?;
         } else {
-            share.read_link(&node, &mut target)?;
+            share.read_link(node, &mut target)?;
         }
         Ok(((), [], target))
     }

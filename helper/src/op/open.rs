@@ -27,8 +27,8 @@ impl Serve for Open {
         if self.flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNC) { Right::Write } else { Right::Read }
     }
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        Ok(((), [file(&node, self.flags, share)?], vec![]))
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        Ok(((), [file(node, self.flags, share)?], vec![]))
     }
 }
 
@@ -36,11 +36,11 @@ impl Serve for OpenDir {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[share::READ, share::BLOCKING, share::WAIT]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         if !node.is_dir() {
             return Err(Errno::ENOTDIR);
         }
-        Ok(((), [share.open(&node, OFlags::RDONLY | OFlags::DIRECTORY)?], vec![]))
+        Ok(((), [share.open(node, OFlags::RDONLY | OFlags::DIRECTORY)?], vec![]))
     }
 }
 
@@ -52,12 +52,12 @@ impl Serve for OpenEach {
         self.names.iter().len()
     }
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [dir]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
         if share.model.is_mapped() {
             return Err(Errno::EOPNOTSUPP);
         }
         let mut files = Each::new();
-        let open = |name| named(&dir, name, share).map(|(attr, file)| (files.push(file), attr).1).ok();
+        let open = |name| named(dir, name, share).map(|(attr, file)| (files.push(file), attr).1).ok();
         let attrs = self.names.iter().map(open).collect();
         Ok((attrs, files, vec![]))
     }

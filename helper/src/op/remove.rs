@@ -31,14 +31,15 @@ fn stays(share: &Share, dir: &Pin, name: &FileName) -> Result<()> {
 impl Serve for Unlink {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[&[UNLINK, share::STAT]];
+    const UNNAMES: bool = true;
 
     fn finds(&self) -> Option<&FileName> {
         Some(&self.name)
     }
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        stays(share, &dir, &self.name)?;
-        model::unlink(share, &dir, &self.name)?;
+    fn serve(self, [dir]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        stays(share, dir, &self.name)?;
+        model::unlink(share, dir, &self.name)?;
         Ok(((), [], vec![]))
     }
 }
@@ -51,9 +52,9 @@ impl Serve for Rmdir {
         Some(&self.name)
     }
 
-    fn serve(self, [dir]: [Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
-        stays(share, &dir, &self.name)?;
-        model::remove_dir(share, &dir, &self.name)?;
+    fn serve(self, [dir]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
+        stays(share, dir, &self.name)?;
+        model::remove_dir(share, dir, &self.name)?;
         Ok(((), [], vec![]))
     }
 }
@@ -62,6 +63,7 @@ impl Serve for Rename {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] =
         &[&[Call::at(libc::SYS_renameat2, "moves a name").descriptor(2), share::STAT]];
+    const UNNAMES: bool = true;
 
     fn finds(&self) -> Option<&FileName> {
         Some(&self.name)
@@ -71,9 +73,9 @@ impl Serve for Rename {
         Some(&self.new_name)
     }
 
-    fn serve(self, [dir, new_dir]: [Pin; 2], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        stays(share, &dir, &self.name)?;
-        stays(share, &new_dir, &self.new_name)?;
+    fn serve(self, [dir, new_dir]: [&Pin; 2], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        stays(share, dir, &self.name)?;
+        stays(share, new_dir, &self.new_name)?;
         let flags = RenameFlags::from_bits_retain(self.flags.bits());
         if flags.contains(RenameFlags::WHITEOUT) && share.model.is_mapped() {
             // It would be a device node of the host.
@@ -84,7 +86,7 @@ impl Serve for Rename {
             // What is left behind is made by whoever asks.
             Who::makes(caller, &share.translation)?;
         }
-        model::rename(share, (&dir, &self.name), (&new_dir, &self.new_name), flags)?;
+        model::rename(share, (dir, &self.name), (new_dir, &self.new_name), flags)?;
         Ok(((), [], vec![]))
     }
 }

@@ -46,11 +46,11 @@ impl Serve for GetXattr {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_getxattr, "reads an attribute"), share::STAT]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         let host = share.names.host(&self.name, caller, Use::Read)?;
-        let (number, name) = (Share::number(&node), host.as_c_str());
+        let (number, name) = (Share::number(node), host.as_c_str());
         let get =
-            |value: &mut Vec<u8>| share.over(&node, || Ok(getxattr(number.as_c_str(), name, spare_capacity(value))?));
+            |value: &mut Vec<u8>| share.over(node, || Ok(getxattr(number.as_c_str(), name, spare_capacity(value))?));
         if let Some(most) = named::resized(&host, &share.translation) {
             let mut value = room(most);
             get(&mut value)?;
@@ -58,7 +58,7 @@ impl Serve for GetXattr {
             return sized(self.size, value);
         }
         if self.size == 0 {
-            return Ok((length(share.over(&node, || Ok(getxattr_query(number.as_c_str(), name)?))?)?, [], vec![]));
+            return Ok((length(share.over(node, || Ok(getxattr_query(number.as_c_str(), name)?))?)?, [], vec![]));
         }
         let mut value = room(self.size);
         get(&mut value)?;
@@ -71,15 +71,15 @@ impl Serve for ListXattr {
     const NEEDS: Right = Right::Read;
     const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_listxattr, "lists attributes")]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
         if !share.names.are_the_hosts() {
-            return sized(self.size, shown(&node, share, caller)?);
+            return sized(self.size, shown(node, share, caller)?);
         }
         if self.size == 0 {
-            return Ok((length(listxattr_query(Share::number(&node))?)?, [], vec![]));
+            return Ok((length(listxattr_query(Share::number(node))?)?, [], vec![]));
         }
         let mut names = room(self.size);
-        listxattr(Share::number(&node), spare_capacity(&mut names))?;
+        listxattr(Share::number(node), spare_capacity(&mut names))?;
         Ok((length(names.len())?, [], names))
     }
 }
@@ -107,15 +107,15 @@ impl Serve for SetXattr {
     const CALLS: &'static [&'static [Call]] =
         &[&[Call::any(libc::SYS_setxattr, "sets an attribute"), share::STAT], share::CHMOD];
 
-    fn serve(self, [node]: [Pin; 1], data: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        let name = changeable(&node, &self.name, share, caller)?;
+    fn serve(self, [node]: [&Pin; 1], data: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        let name = changeable(node, &self.name, share, caller)?;
         share.guard.xattr(&name)?;
         let flags = HostFlags::from_bits_retain(self.flags.difference(XattrFlags::KILL_SGID).bits());
         let value = named::outward(&name, data, &share.translation)?;
-        let set = || Ok(setxattr(Share::number(&node), name.as_c_str(), &value, flags)?);
-        share.changing(&node, name.as_bytes(), set)?;
+        let set = || Ok(setxattr(Share::number(node), name.as_c_str(), &value, flags)?);
+        share.changing(node, name.as_bytes(), set)?;
         if self.flags.contains(XattrFlags::KILL_SGID) {
-            kill_sgid(&node, share)?;
+            kill_sgid(node, share)?;
         }
         Ok(((), [], vec![]))
     }
@@ -140,10 +140,10 @@ impl Serve for RemoveXattr {
     const CALLS: &'static [&'static [Call]] =
         &[&[Call::any(libc::SYS_removexattr, "removes an attribute"), share::STAT]];
 
-    fn serve(self, [node]: [Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
-        let name = changeable(&node, &self.name, share, caller)?;
-        let remove = || Ok(removexattr(Share::number(&node), name.as_c_str())?);
-        share.changing(&node, name.as_bytes(), remove)?;
+    fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, caller: Caller) -> Answer<Self, OwnedFd> {
+        let name = changeable(node, &self.name, share, caller)?;
+        let remove = || Ok(removexattr(Share::number(node), name.as_c_str())?);
+        share.changing(node, name.as_bytes(), remove)?;
         Ok(((), [], vec![]))
     }
 }

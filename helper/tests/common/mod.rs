@@ -2,12 +2,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postern_ipc::attr::{Attr, Mode, OpenFlags};
@@ -163,7 +164,8 @@ impl Sut {
     }
 
     pub fn send<O: Op>(&self, caller: Caller, op: O, at: &[&OwnedFd], data: &[u8]) -> Result<Answer<O>> {
-        let at = O::At::all_of(at.iter().map(|fd| fd.as_fd())).expect("as many descriptors as the row says");
+        let at: Vec<_> = at.iter().map(|fd| Arc::new(fd.try_clone().unwrap())).collect();
+        let at = O::At::all_of(&at).expect("as many descriptors as the row says");
         self.links.call(caller, &op, &at, data, |reply, gives, data| Answer {
             reply,
             gives: gives.into_iter().collect(),
@@ -253,7 +255,7 @@ impl<O: Op> std::fmt::Debug for Answer<O> {
 }
 
 pub fn take_all(socket: &UnixStream, channels: u16) -> Vec<Channel> {
-    (0..channels).map(|_| Channel::from(take(socket).unwrap())).collect()
+    (0..channels).map(|_| Channel::take(socket).unwrap()).collect()
 }
 
 pub fn text(mut file: std::fs::File) -> String {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 use postern_policy::fatal::Fatal;
+use postern_policy::limit::LEAST_DESCRIPTORS;
 use postern_policy::sandbox::seccomp;
 
 pub use self::guest::GuestArgs;
@@ -146,7 +147,7 @@ pub struct ProcessArgs {
     pub poll_us: u64,
     /// Most descriptors open at once: an eighth for locks, some for files kept open, the rest for nodes and open files by
     /// halves
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(256..))]
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(LEAST_DESCRIPTORS..))]
     pub rlimit_nofile: u64,
     /// Most files that guests may know at once; each takes some 150 bytes here, as long as a guest remembers it
     #[arg(long, value_name = "N", default_value_t = 1 << 23, value_parser = clap::value_parser!(u64).range(1024..))]

@@ -4,7 +4,7 @@
 //! own id may not search the helper looks up, so nothing depends on the server's rights but speed.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::fcntl::{OFlag, openat};
@@ -28,7 +28,7 @@ pub enum Walker {
 /// A way down from a directory, one system call for each name: the kernel follows no symbolic link on the share's mount
 /// and never leaves it, so a path is as safe as its names one by one.
 pub struct Way<'a> {
-    from: BorrowedFd<'a>,
+    from: &'a Arc<OwnedFd>,
     path: Vec<u8>,
     /// Nothing below is to be reached by it.
     ends: bool,
@@ -36,7 +36,7 @@ pub struct Way<'a> {
 
 impl<'a> Way<'a> {
     /// Of no name yet.
-    pub fn from(dir: BorrowedFd<'a>) -> Self {
+    pub fn from(dir: &'a Arc<OwnedFd>) -> Self {
         Self { from: dir, path: Vec::new(), ends: false }
     }
 
@@ -90,8 +90,8 @@ impl Walk {
     ///
     /// # Errors
     /// ENOENT, ENOTDIR, ENAMETOOLONG, EACCES.
-    pub fn stat(&self, dir: BorrowedFd<'_>, name: &FileName) -> Result<(Attr, Option<OwnedFd>)> {
-        self.look(dir, name, || Ok((Attr::of_entry(dir, name)?, None)), |attr, pin| (attr, Some(pin)))
+    pub fn stat(&self, dir: &Arc<OwnedFd>, name: &FileName) -> Result<(Attr, Option<OwnedFd>)> {
+        self.look(dir, name, || Ok((Attr::of_entry(dir.as_fd(), name)?, None)), |attr, pin| (attr, Some(pin)))
     }
 
     /// What the next name of a way is. `None` if a directory on the way has to be the start of another.
@@ -117,7 +117,7 @@ impl Walk {
     ///
     /// # Errors
     /// As [`Self::stat`].
-    pub fn open(&self, dir: BorrowedFd<'_>, name: &FileName) -> Result<(Attr, OwnedFd)> {
+    pub fn open(&self, dir: &Arc<OwnedFd>, name: &FileName) -> Result<(Attr, OwnedFd)> {
         let here = || {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let pin = openat(dir, name.as_c_str(), flags, NixMode::empty())?;
@@ -131,7 +131,7 @@ impl Walk {
     ///
     /// # Errors
     /// Those of statx(2).
-    pub fn attr(&self, pin: BorrowedFd<'_>) -> Result<Attr> {
+    pub fn attr(&self, pin: &Arc<OwnedFd>) -> Result<Attr> {
         match self.walker {
             Walker::Server => Attr::of(pin),
             Walker::Helper => self.links.call(self.caller, &Stat {}, &[pin], b"", |attr, [], _| attr),
@@ -142,7 +142,7 @@ impl Walk {
     ///
     /// # Errors
     /// Those of readlink(2).
-    pub fn readlink<R>(&self, pin: BorrowedFd<'_>, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    pub fn readlink<R>(&self, pin: &Arc<OwnedFd>, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
         match self.walker {
             Walker::Server => Ok(take(rustix::fs::readlinkat(pin, c"", Vec::new())?.as_bytes())),
             Walker::Helper => self.links.call(self.caller, &Readlink {}, &[pin], b"", |(), [], target| take(target)),
@@ -151,7 +151,7 @@ impl Walk {
 
     fn look<T>(
         &self,
-        dir: BorrowedFd<'_>,
+        dir: &Arc<OwnedFd>,
         name: &FileName,
         here: impl FnOnce() -> Result<T>,
         there: impl FnOnce(Attr, OwnedFd) -> T,

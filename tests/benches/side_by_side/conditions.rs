@@ -19,7 +19,8 @@ another order. `ratio` is postern's time to that of the better peer: below 1, po
 on one operation, µs, or in a real guest on the whole work, s. All data is in the page cache.
 
 `floor` is an empty server with an empty helper: they answer the same requests with made-up answers, without a file \
-system; what a request needs of the helper crosses a Unix socket with a descriptor, and file data is copied once. \
+system; what a request needs of the helper goes through a channel as postern's, with a descriptor where a file is \
+opened, and file data is copied once. \
 `to floor` is postern's time to that. `aim` says \"yes\" where the ratio is reached, \"floor\" where postern is within \
 15 % of the floor instead.
 ";

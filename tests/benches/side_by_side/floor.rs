@@ -1,8 +1,9 @@
 //! The least that a privilege split can cost: an empty server and an empty helper.
 //!
 //! Both are this program again. The server takes chains from vrings and answers them with what it has made up before;
-//! for what needs credentials it sends a frame and a descriptor to the helper, who sends a frame back, and a descriptor
-//! where something was opened. There is no file system, and nothing is checked: it serves the benchmark's own client.
+//! for what needs credentials it sends a message through a channel as postern's to the helper, who sends one back; a
+//! descriptor goes along where a file is opened, and comes back where something was opened. There is no file system, and
+//! nothing is checked: it serves the benchmark's own client.
 
 mod answers;
 mod device;

@@ -100,8 +100,8 @@ impl Nodes {
     ///
     /// # Errors
     /// None in fact: it is the first table.
-    pub fn new(root: OwnedFd, attr: &Attr, most_held: usize, most: usize) -> Result<Self> {
-        Self::of(Arc::new(root), Identity::of(attr), most_held, Arc::new(Common::new(most)))
+    pub fn new(root: Arc<OwnedFd>, attr: &Attr, most_held: usize, most: usize) -> Result<Self> {
+        Self::of(root, Identity::of(attr), most_held, Arc::new(Common::new(most)))
     }
 
     /// Another table of the same root, which gives no node a number that this one does; both together may come to know

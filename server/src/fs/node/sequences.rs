@@ -126,7 +126,7 @@ proptest! {
 
     #[test]
     fn what_was_given_back_is_not_held_whatever_was_done_with_it(deeds in vec(deed(), 1..80)) {
-        let nodes = Nodes::new(null(), &attr(1, 0), 4, MOST).unwrap();
+        let nodes = Nodes::new(null().into(), &attr(1, 0), 4, MOST).unwrap();
         let mut has = Has::default();
         for deed in &deeds {
             has.does(&nodes, deed);

@@ -33,7 +33,7 @@ pub(super) fn null() -> OwnedFd {
 }
 
 fn nodes(most_held: usize) -> Nodes {
-    Nodes::new(null(), &attr(1, 0), most_held, 1000).unwrap()
+    Nodes::new(null().into(), &attr(1, 0), most_held, 1000).unwrap()
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_reset_leaves_the_root_only() {
 
 #[test]
 fn there_are_no_more_nodes_than_may_be() {
-    let nodes = Nodes::new(null(), &attr(1, 0), 4, 2).unwrap();
+    let nodes = Nodes::new(null().into(), &attr(1, 0), 4, 2).unwrap();
     let a = nodes.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
     nodes.found(ROOT, &name("b"), &attr(6, 0)).unwrap();
     assert_eq!((nodes.room(), nodes.found(ROOT, &name("c"), &attr(7, 0))), (Err(Errno::ENFILE), Err(Errno::ENFILE)));
@@ -174,7 +174,7 @@ fn there_are_no_more_nodes_than_may_be() {
 
 #[test]
 fn tables_of_one_root_share_the_room_and_the_numbers_but_no_node() {
-    let first = Nodes::new(null(), &attr(1, 0), 8, 2).unwrap();
+    let first = Nodes::new(null().into(), &attr(1, 0), 8, 2).unwrap();
     let second = first.beside(8).unwrap();
     let a = first.found(ROOT, &name("a"), &attr(5, 0)).unwrap();
     let b = second.found(ROOT, &name("a"), &attr(5, 0)).unwrap();

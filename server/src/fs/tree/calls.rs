@@ -1,6 +1,6 @@
 //! What a frontend asks, row by row.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::fcntl::FallocateFlags;
@@ -41,9 +41,9 @@ impl Fs for Tree {
     fn lookup(&self, parent: NodeId, name: &FileName) -> Result<Entry> {
         let dir = self.pin(parent)?;
         let (attr, pin) = if self.nodes.is_replaced(parent) {
-            self.walk.open(dir.as_fd(), name).map(|(attr, pin)| (attr, Some(pin)))?
+            self.walk.open(&dir, name).map(|(attr, pin)| (attr, Some(pin)))?
         } else {
-            self.walk.stat(dir.as_fd(), name)?
+            self.walk.stat(&dir, name)?
         };
         self.held(parent, name, attr, pin)
     }
@@ -59,7 +59,7 @@ impl Fs for Tree {
                 continue;
             }
             let pin = self.pin(dir)?;
-            let mut way = Way::from(pin.as_fd());
+            let mut way = Way::from(&pin);
             while let Some(name) = names.peek().filter(|_| self.finds_in(dir)) {
                 let Some(stepped) = self.walk.step(&mut way, name) else { break };
                 let (attr, pin) = stepped?;
@@ -85,8 +85,8 @@ impl Fs for Tree {
         let file = file.map(|file| self.files.get(file)).transpose()?;
         let attr = match file {
             Some(file) if self.walk.walker == Walker::Server => Attr::of(file.as_fd()),
-            Some(file) => self.walk.attr(self.pin(file.node)?.as_fd()),
-            None => self.walk.attr(self.pin(node)?.as_fd()),
+            Some(file) => self.walk.attr(&self.pin(file.node)?),
+            None => self.walk.attr(&self.pin(node)?),
         };
         self.shown(attr?)
     }
@@ -104,7 +104,7 @@ impl Fs for Tree {
     }
 
     fn readlink(&self, node: NodeId, to: &mut dyn Sink) -> Result<()> {
-        self.walk.readlink(self.pin(node)?.as_fd(), |target| to.put(target))?
+        self.walk.readlink(&self.pin(node)?, |target| to.put(target))?
     }
 
     fn statfs(&self, node: NodeId) -> Result<Space> {
@@ -147,7 +147,7 @@ impl Fs for Tree {
 
     fn link(&self, node: NodeId, parent: NodeId, name: &FileName) -> Result<Entry> {
         let (pin, dir) = (self.pin(node)?, self.pin(parent)?);
-        let at = [pin.as_fd(), dir.as_fd()];
+        let at = [&pin, &dir];
         let attr = self.call(&op::Link { name: *name }, &at, b"", |attr, [], _| attr)?;
         self.entry(parent, name, attr)
     }
@@ -162,13 +162,13 @@ impl Fs for Tree {
 
     fn rename(&self, from: (NodeId, &FileName), to: (NodeId, &FileName), flags: RenameFlags) -> Result<()> {
         let (old_dir, new_dir) = (self.pin(from.0)?, self.pin(to.0)?);
-        let moved = self.nodes.known(&self.walk.stat(old_dir.as_fd(), from.1)?.0);
+        let moved = self.nodes.known(&self.walk.stat(&old_dir, from.1)?.0);
         let replaced = match self.last_sight(&new_dir, to.1) {
             Err(Errno::ENOENT) => None,
             replaced => Some(replaced?),
         };
         let op = op::Rename { name: *from.1, new_name: *to.1, flags };
-        let renamed = self.call(&op, &[old_dir.as_fd(), new_dir.as_fd()], b"", |(), [], _| ());
+        let renamed = self.call(&op, &[&old_dir, &new_dir], b"", |(), [], _| ());
         replaced.iter().for_each(|going| self.ahead.removed(going.identity));
         renamed?;
         let replaced = replaced.and_then(|going| going.node);
@@ -191,13 +191,13 @@ impl Fs for Tree {
 
     fn open(&self, node: NodeId, flags: OpenFlags) -> Result<Fh> {
         self.files.room()?;
-        let ask = |pin: BorrowedFd<'_>| self.call(&op::Open { flags }, &[pin], b"", |(), [file], _| file);
+        let ask = |pin: &Arc<OwnedFd>| self.call(&op::Open { flags }, &[pin], b"", |(), [file], _| file);
         if flags == OpenFlags::READ {
             return self.open_to_read(node, Object::File, ask);
         }
         let pin = self.pin(node)?;
-        let file = ask(pin.as_fd())?;
-        let setid = flags.contains(OpenFlags::WRITE) && self.walk.attr(pin.as_fd())?.has_setid();
+        let file = ask(&pin)?;
+        let setid = flags.contains(OpenFlags::WRITE) && self.walk.attr(&pin)?.has_setid();
         Ok(self.keep(OpenFile::new(file, node, Object::File, setid, flags).into()))
     }
 
@@ -313,7 +313,7 @@ impl Fs for Tree {
         let copied = if self.keeps_setid(&target) {
             let (a, b) = (self.pin(source.node)?, self.pin(target.node)?);
             let op = op::CopyRange { from_offset: from.offset, to_offset: to.offset, length };
-            self.call(&op, &[a.as_fd(), b.as_fd()], b"", |copied, [], _| copied)?
+            self.call(&op, &[&a, &b], b"", |copied, [], _| copied)?
         } else {
             self.disarm(&target)?;
             let (mut from_at, mut to_at) = (from.offset, to.offset);
@@ -358,7 +358,7 @@ impl Fs for Tree {
     fn setxattr(&self, node: NodeId, name: &XattrName, value: &[u8], flags: XattrFlags) -> Result<()> {
         let pin = self.pin(node)?;
         let op = op::SetXattr { name: *name, flags };
-        self.call(&op, &[pin.as_fd()], value, |(), [], _| ())
+        self.call(&op, &[&pin], value, |(), [], _| ())
     }
 
     fn listxattr(&self, node: NodeId, size: u32, to: &mut dyn Sink) -> Result<u32> {

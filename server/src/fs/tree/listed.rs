@@ -1,7 +1,7 @@
 //! What a directory lists.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use postern_ipc::attr::{Attr, Dev};
 use postern_ipc::name::FileName;
@@ -35,7 +35,7 @@ struct Listed<'a> {
     node: NodeId,
     dev: Dev,
     /// Its O_PATH descriptor: the helper believes no other.
-    pin: &'a OwnedFd,
+    pin: &'a Arc<OwnedFd>,
     detail: Detail,
 }
 
@@ -54,7 +54,7 @@ impl Listed<'_> {
         let kind = if tree.model.is_mapped() && raw.kind == libc::DT_REG { libc::DT_UNKNOWN } else { raw.kind };
         let mut dirent = Dirent { ino, next: raw.next, kind, name: raw.name, entry: None };
         if let (true, Ok(name)) = (detail == Detail::Entries || tree.devices.hides(), FileName::new(raw.name)) {
-            let looked = tree.walk.stat(pin.as_fd(), &name).and_then(|(attr, _)| match detail {
+            let looked = tree.walk.stat(pin, &name).and_then(|(attr, _)| match detail {
                 Detail::Entries => tree.entry(node, &name, attr).map(Some),
                 Detail::Names => tree.shown(attr).map(|_| None),
             });

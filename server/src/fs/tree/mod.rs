@@ -6,7 +6,7 @@ mod calls;
 mod listed;
 mod reading;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use postern_ipc::attr::Attr;
@@ -110,6 +110,8 @@ struct Going {
 
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
+/// Those of a channel.
+const OF_A_CHANNEL: u64 = 3;
 /// Most files kept open for whoever opens them next, if there are descriptors for so many.
 const KEPT: usize = 4096;
 
@@ -123,10 +125,13 @@ impl Tree {
     pub fn new(share: Share, limits: Limits, settings: Settings) -> Result<Self> {
         let Share { root, links, walker, model, capabilities, shown, who_is_root } = share;
         let walk = Walk::new(Arc::clone(&links), walker);
-        let attr = walk.attr(root.as_fd())?;
+        let root = Arc::new(root);
+        let attr = walk.attr(&root)?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let for_locks = limits.descriptors / 8;
-        let rest = limits.descriptors.saturating_sub(OTHERS).saturating_sub(for_locks);
+        let for_channels = OF_A_CHANNEL.saturating_mul(u64::try_from(links.count()).unwrap_or(u64::MAX));
+        let others = for_channels.saturating_add(OTHERS);
+        let rest = limits.descriptors.saturating_sub(others).saturating_sub(for_locks);
         let kept = count(rest / 16).min(KEPT);
         let ahead = if limits.ahead == 0 { 0 } else { (kept / 8).min(OPEN_MAX) };
         let rest = rest.saturating_sub(u64::try_from(kept).unwrap_or(0));
@@ -171,7 +176,7 @@ impl Tree {
     fn call<O: Op, R>(
         &self,
         op: &O,
-        at: &O::At<BorrowedFd<'_>>,
+        at: &O::At<&Arc<OwnedFd>>,
         data: &[u8],
         take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
     ) -> Result<R> {
@@ -196,7 +201,7 @@ impl Tree {
             }
         };
         while let Some((node, seen, identity)) = below.pop() {
-            let found = match self.walk.open(pin.as_fd(), &seen.name()?) {
+            let found = match self.walk.open(&pin, &seen.name()?) {
                 Ok((attr, descriptor)) if Identity::of(&attr) == identity => descriptor,
                 Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => {
                     self.nodes.replaced(seen.parent);
@@ -217,10 +222,10 @@ impl Tree {
     /// Asks the helper about one node.
     fn ask<O, R>(&self, node: NodeId, op: &O, take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R) -> Result<R>
     where
-        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
+        O: for<'a> Op<At<&'a Arc<OwnedFd>> = [&'a Arc<OwnedFd>; 1]>,
     {
         let pin = self.pin(node)?;
-        self.call(op, &[pin.as_fd()], b"", take)
+        self.call(op, &[&pin], b"", take)
     }
 
     /// Asks the helper to make something in `parent`, which is to be the caller's; who acts alone makes only his own.
@@ -232,17 +237,17 @@ impl Tree {
         take: impl FnOnce(O::Reply, O::Gives<OwnedFd>, &[u8]) -> R,
     ) -> Result<R>
     where
-        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
+        O: for<'a> Op<At<&'a Arc<OwnedFd>> = [&'a Arc<OwnedFd>; 1]>,
     {
         let pin = self.pin(parent)?;
         let caller = if self.walk.caller == Caller::Root { caller } else { self.walk.caller };
-        self.links.call(caller, op, &[pin.as_fd()], b"", take)
+        self.links.call(caller, op, &[&pin], b"", take)
     }
 
     /// Asks the helper to make `name` in `parent`.
     fn make<O>(&self, caller: Caller, parent: NodeId, name: &FileName, op: &O) -> Result<Entry>
     where
-        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1], Reply = Attr>,
+        O: for<'a> Op<At<&'a Arc<OwnedFd>> = [&'a Arc<OwnedFd>; 1], Reply = Attr>,
     {
         self.nodes.room()?;
         let attr = self.create_in(caller, parent, op, |attr, _, _| attr)?;
@@ -272,15 +277,15 @@ impl Tree {
     }
 
     /// What a name stands for that is about to go.
-    fn last_sight(&self, parent: &OwnedFd, name: &FileName) -> Result<Going> {
-        let (attr, found) = self.walk.stat(parent.as_fd(), name)?;
+    fn last_sight(&self, parent: &Arc<OwnedFd>, name: &FileName) -> Result<Going> {
+        let (attr, found) = self.walk.stat(parent, name)?;
         let identity = Identity::of(&attr);
         let Some(node) = self.nodes.known(&attr) else { return Ok(Going { identity, node: None }) };
         let pin = match (self.nodes.place(node)?, found) {
             (Place::Pinned(pin), _) => Some(pin),
             (_, Some(pin)) => Some(Arc::new(pin)),
             _ => {
-                let (found, pin) = self.walk.open(parent.as_fd(), name)?;
+                let (found, pin) = self.walk.open(parent, name)?;
                 (Identity::of(&found) == identity).then(|| Arc::new(pin))
             }
         };
@@ -289,11 +294,11 @@ impl Tree {
 
     fn remove<O>(&self, parent: NodeId, name: &FileName, op: &O) -> Result<()>
     where
-        O: for<'a> Op<At<BorrowedFd<'a>> = [BorrowedFd<'a>; 1]>,
+        O: for<'a> Op<At<&'a Arc<OwnedFd>> = [&'a Arc<OwnedFd>; 1]>,
     {
         let dir = self.pin(parent)?;
         let Going { identity, node } = self.last_sight(&dir, name)?;
-        let removed = self.call(op, &[dir.as_fd()], b"", |_, _, _| ());
+        let removed = self.call(op, &[&dir], b"", |_, _, _| ());
         self.ahead.removed(identity);
         removed?;
         if let Some((node, pin)) = node {
@@ -353,7 +358,7 @@ impl Tree {
             let part = from.take(&mut buffer)?;
             let data = buffer.get(..part).ok_or(Errno::EIO)?;
             let at = offset.checked_add(u64::try_from(done).map_err(|_| Errno::EFBIG)?).ok_or(Errno::EFBIG)?;
-            let wrote = self.call(&op::Write { offset: at }, &[pin.as_fd()], data, |n, _, _| n);
+            let wrote = self.call(&op::Write { offset: at }, &[&pin], data, |n, _, _| n);
             let wrote = match wrote {
                 Ok(wrote) => usize::try_from(wrote).map_err(|_| Errno::EIO)?,
                 Err(errno) if done == 0 => return Err(errno),

@@ -1,6 +1,6 @@
 //! Opening for reading: what is kept, what was opened before it was asked for, it and others with it, or it alone.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -32,7 +32,7 @@ impl Tree {
         &self,
         node: NodeId,
         object: Object,
-        ask: impl FnOnce(BorrowedFd<'_>) -> Result<OwnedFd>,
+        ask: impl FnOnce(&Arc<OwnedFd>) -> Result<OwnedFd>,
     ) -> Result<Fh> {
         let next = self.next(node, object);
         let pin = self.pin(node)?;
@@ -45,8 +45,8 @@ impl Tree {
             return Ok(self.keep(file));
         }
         let asked = SystemTime::now();
-        let before = if self.walk.finds() { Some(self.walk.attr(pin.as_fd())?) } else { None };
-        let file = OpenFile::new(ask(pin.as_fd())?, node, object, false, OpenFlags::READ);
+        let before = if self.walk.finds() { Some(self.walk.attr(&pin)?) } else { None };
+        let file = OpenFile::new(ask(&pin)?, node, object, false, OpenFlags::READ);
         let file = Arc::new(file.unchanged(before.as_ref().and_then(|attr| Unchanged::since(attr, asked))));
         if let Some(before) = before {
             self.for_others(&file, before.id.dev);
@@ -84,7 +84,7 @@ impl Tree {
             return Ok(None);
         }
         let (removals, asked) = (self.ahead.removals(), SystemTime::now());
-        let each = self.call(&op::OpenEach { names }, &[pin.as_fd()], b"", |attrs, files, _| (attrs, files));
+        let each = self.call(&op::OpenEach { names }, &[&pin], b"", |attrs, files, _| (attrs, files));
         let (attrs, files) = match each {
             Err(Errno::EIO) => return Err(Errno::EIO),
             Err(_) => return Ok(None),

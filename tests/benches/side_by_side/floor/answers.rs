@@ -62,13 +62,13 @@ impl Answers {
             opcode::LOOKUP => put(said, &found()),
             opcode::GETATTR => put(said, &AttrOut::default()),
             opcode::SETATTR => {
-                self.hop.call(1, false);
+                self.hop.call(false, false);
                 put(said, &AttrOut::default());
             }
-            opcode::OPEN | opcode::OPENDIR => self.open(said),
+            opcode::OPEN | opcode::OPENDIR => self.open(true, said),
             opcode::CREATE => {
                 put(said, &found());
-                self.open(said);
+                self.open(false, said);
                 self.created = true;
             }
             opcode::RELEASE | opcode::RELEASEDIR => drop(self.open.pop()),
@@ -79,21 +79,21 @@ impl Answers {
                 return Ok(self.pages.get(page).map_or(&[], Vec::as_slice));
             }
             opcode::MKDIR => {
-                self.hop.call(1, false);
+                self.hop.call(false, false);
                 put(said, &found());
             }
             opcode::UNLINK | opcode::RMDIR => {
-                self.hop.call(1, false);
+                self.hop.call(false, false);
                 self.created = false;
             }
-            opcode::RENAME => drop(self.hop.call(2, false)),
+            opcode::RENAME => drop(self.hop.call(false, false)),
             _ => return Err(ENOSYS),
         }
         Ok(&[])
     }
 
-    fn open(&mut self, said: &mut Vec<u8>) {
-        self.open.extend(self.hop.call(1, true));
+    fn open(&mut self, sends: bool, said: &mut Vec<u8>) {
+        self.open.extend(self.hop.call(sends, true));
         put(said, &OpenOut { fh: 1, open_flags: OpenOutFlags::NOFLUSH, backing_id: 0 });
     }
 }

@@ -1,51 +1,51 @@
-//! From the server to the helper and back: one frame each way, with a descriptor where one is needed.
+//! From the server to the helper and back: one message each way, with a descriptor where one is needed.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::Child;
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use postern_ipc::channel::{Channel, pass};
 
-/// Bytes of a frame: a header and an operation's fields, or attributes.
-const FRAME: usize = 128;
+/// Bytes of a message: a header and an operation's fields, or attributes.
+const MESSAGE: usize = 128;
 
 /// The helper: answers until nobody is there. What opens says so by its first byte.
 pub fn help() {
-    let stdin = std::io::stdin();
-    let opened = std::fs::File::open("/").expect("/");
-    let mut frame = [0; FRAME];
-    while receive(stdin.as_fd(), &mut frame).is_some() {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("dup");
+    let channel = Channel::take(&socket.into()).expect("a channel");
+    let opened = File::open("/").expect("/");
+    let mut message = [0; MESSAGE];
+    while channel.receive(&mut message).expect("a message").len > 0 {
         let given = [opened.as_fd()];
-        send(stdin.as_fd(), &frame, &given[..usize::from(frame[0])]);
+        channel.send(&[&message, b""], &given[..usize::from(message[0])]).expect("a server");
     }
 }
 
 /// The server's end.
 pub struct Hop {
     helper: Child,
-    channel: OwnedFd,
+    channel: Channel,
     node: OwnedFd,
 }
 
 impl Hop {
     /// Starts a helper.
     pub fn start() -> Self {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
-        let helper = super::become_part(super::ROLES[2], theirs);
-        Self { helper, channel: ours, node: std::fs::File::open("/").expect("/").into() }
+        let (socket, theirs) = UnixStream::pair().expect("sockets");
+        let helper = super::become_part(super::ROLES[2], theirs.into());
+        let (ours, its) = Channel::pair().expect("a channel");
+        its.parts().into_iter().for_each(|part| pass(&socket, part).expect("a helper"));
+        Self { helper, channel: ours, node: File::open("/").expect("/").into() }
     }
 
-    /// There with so many descriptors, and back with one if something is opened.
-    pub fn call(&self, sent: usize, opens: bool) -> Option<OwnedFd> {
-        let mut frame = [0; FRAME];
-        frame[0] = opens.into();
-        send(self.channel.as_fd(), &frame, &[self.node.as_fd(); 2][..sent]);
-        receive(self.channel.as_fd(), &mut frame).expect("a helper").pop()
+    /// There, with a descriptor if `sends`, and back, with one if something is opened.
+    pub fn call(&self, sends: bool, opens: bool) -> Option<OwnedFd> {
+        let mut message = [0; MESSAGE];
+        message[0] = opens.into();
+        let sent = [self.node.as_fd()];
+        self.channel.send(&[&message, b""], &sent[..usize::from(sends)]).expect("a helper");
+        self.channel.receive(&mut message).expect("a helper").descriptors.pop()
     }
 }
 
@@ -54,27 +54,4 @@ impl Drop for Hop {
         let _ = self.helper.kill();
         let _ = self.helper.wait();
     }
-}
-
-fn send(channel: BorrowedFd<'_>, frame: &[u8], descriptors: &[BorrowedFd<'_>]) {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
-    }
-    sendmsg(channel, &[IoSlice::new(frame)], &mut control, SendFlags::empty()).expect("sent");
-}
-
-/// The descriptors that came along; `None` when nobody is there any more.
-fn receive(channel: BorrowedFd<'_>, frame: &mut [u8]) -> Option<Vec<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = recvmsg(channel, &mut [IoSliceMut::new(frame)], &mut control, RecvFlags::CMSG_CLOEXEC).expect("received");
-    let mut descriptors = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
-        }
-    }
-    (got.bytes > 0).then_some(descriptors)
 }

@@ -1,0 +1,81 @@
+//! The descriptors of the last requests, so that the next ones need not bring them again.
+//!
+//! That a descriptor is the share's is proven when it comes, and stays true: no descriptor goes over to another mount.
+//! That its node is still in the share is proven anew for each request. What is held keeps a node from being freed; so
+//! files are let go, on all channels, when a name is removed.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use postern_ipc::frame::Malformed;
+use postern_ipc::held::{Coming, Slots, UNHELD};
+
+use crate::pin::{Disbelief, Pin};
+use crate::share::Share;
+
+type Channel = Mutex<Slots<Arc<Pin>>>;
+
+/// What is held on all channels.
+#[derive(Debug)]
+pub(crate) struct AllHeld(Box<[Channel]>);
+
+impl AllHeld {
+    /// Nothing yet, on so many channels.
+    pub(crate) fn new(channels: usize) -> Self {
+        Self((0..channels).map(|_| Channel::default()).collect())
+    }
+
+    /// Each channel's.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Held<'_>> {
+        self.0.iter().map(|mine| Held { mine, all: self })
+    }
+}
+
+/// What is held on one channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held<'a> {
+    mine: &'a Channel,
+    all: &'a AllHeld,
+}
+
+impl Held<'_> {
+    /// Lets go what is to be replaced by what has come. It comes first: whatever becomes of a request, the server takes
+    /// for held what it has sent, and nothing else must be found in its place.
+    pub(crate) fn make_room(self, comings: &[Coming]) {
+        for coming in comings {
+            if let Coming::Kept(slot) = coming {
+                *lock(self.mine).slot(*slot) = None;
+            }
+        }
+    }
+
+    /// The next descriptor of a request, proven; `sent` are those that came with it.
+    pub(crate) fn prove(
+        self,
+        coming: Coming,
+        sent: &mut impl Iterator<Item = OwnedFd>,
+        share: &Share,
+    ) -> Result<Arc<Pin>, Disbelief> {
+        if let Coming::Held(slot) = coming {
+            let pin = lock(self.mine).slot(slot).clone().ok_or(Disbelief::Errno(UNHELD))?;
+            pin.prove_again(share)?;
+            return Ok(pin);
+        }
+        let fd = sent.next().ok_or(Disbelief::Malformed(Malformed("a request has a wrong number of descriptors")))?;
+        let pin = Arc::new(Pin::prove(fd, share)?);
+        if let Coming::Kept(slot) = coming {
+            *lock(self.mine).slot(slot) = Some(Arc::clone(&pin));
+        }
+        Ok(pin)
+    }
+
+    /// A node may have lost its last name: what is in it is to be freed.
+    pub(crate) fn let_files_go(self) {
+        self.all.0.iter().for_each(|channel| lock(channel).retain(|pin| pin.is_dir()));
+    }
+}
+
+/// A panic ends the process.
+fn lock(channel: &Channel) -> MutexGuard<'_, Slots<Arc<Pin>>> {
+    channel.lock().unwrap_or_else(PoisonError::into_inner)
+}
