@@ -11,7 +11,7 @@
 //!   all requests so far had been done at the rate allowed) and the last descriptors that were proven, as a cache that
 //!   may be emptied at any time ([`held`]).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -319,17 +319,17 @@ fn prove(
 
 /// A descriptor that cannot be sent is the request's failure, not the helper's end: too many may be in flight.
 fn send(channel: &Channel, header: Header, reply: Reply<'_>, in_flight: &mut usize) -> Result<()> {
-    let gives: SmallVec<[_; 2]> = reply.gives.iter().map(AsFd::as_fd).collect();
+    let Reply { out, gives, data, .. } = reply;
     if in_flight.saturating_add(gives.len()) > IN_FLIGHT {
         until_taken(channel)?;
         *in_flight = 0;
     }
     *in_flight = in_flight.saturating_add(gives.len());
-    match channel.send(&[reply.out, &reply.data], &gives) {
+    match channel.give(&[out, &data], gives) {
         Err(Errno::ETOOMANYREFS) => {
-            let failed = frame::encode(reply.out, header.serial, header.kind, Some(Errno::ENFILE), &(), 0);
+            let failed = frame::encode(out, header.serial, header.kind, Some(Errno::ENFILE), &(), 0);
             failed.map_err(|_| Errno::EIO)?;
-            channel.send(&[reply.out, &[]], &[])
+            channel.send(&[out, &[]], &[])
         }
         sent => sent,
     }

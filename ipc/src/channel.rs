@@ -21,6 +21,7 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
+use smallvec::SmallVec;
 
 use crate::errno::{Errno, Result};
 use crate::few::{Descriptors, EACH_MAX};
@@ -105,12 +106,33 @@ impl Channel {
     /// # Errors
     /// As [`Self::send`].
     pub fn send_coming(&self, parts: &[&[u8]; 2], descriptors: &[BorrowedFd<'_>], comings: Comings) -> Result<()> {
-        if !descriptors.is_empty() {
-            send(&self.descriptors, &[&[0], &[]], descriptors)?;
+        self.send_descriptors(descriptors)?;
+        self.write(parts, descriptors.len(), comings)
+    }
+
+    /// Sends `parts` with descriptors that are closed before the other end is woken: then there is nothing left to do
+    /// for this one, which would keep the other from going on.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn give(&self, parts: &[&[u8]; 2], descriptors: Descriptors) -> Result<()> {
+        let sent = descriptors.len();
+        self.send_descriptors(&descriptors.iter().map(AsFd::as_fd).collect::<SmallVec<[_; 2]>>())?;
+        drop(descriptors);
+        self.write(parts, sent, Comings::default())
+    }
+
+    fn send_descriptors(&self, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        if descriptors.is_empty() {
+            return Ok(());
         }
+        send(&self.descriptors, &[&[0], &[]], descriptors).map(drop)
+    }
+
+    fn write(&self, parts: &[&[u8]; 2], sent: usize, comings: Comings) -> Result<()> {
         let [head, rest] = parts;
         let length = u32::try_from(head.len().saturating_add(rest.len())).map_err(|_| Errno::E2BIG)?;
-        let sent = u8::try_from(descriptors.len()).map_err(|_| Errno::EINVAL)?;
+        let sent = u8::try_from(sent).map_err(|_| Errno::EINVAL)?;
         let [l0, l1, l2, l3] = length.to_le_bytes();
         let [first, second] = comings.map(u8::from);
         let envelope: [u8; ENVELOPE] = [l0, l1, l2, l3, sent, first, second, 0];
