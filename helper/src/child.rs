@@ -137,5 +137,6 @@ fn be(
 
 /// A warden that does not hear it is gone, and takes the helper along.
 fn say(wire: &Channel, text: &[u8]) {
+    let text = text.get(..REASON).unwrap_or(text);
     let _ = wire.send(&[text, b""], &[]);
 }

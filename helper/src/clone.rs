@@ -24,8 +24,9 @@ use crate::sys;
 
 /// `STATX_MNT_ID_UNIQUE` of linux/stat.h, Linux 6.8; a kernel that does not know it ignores it.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
-/// What shows the mount of a descriptor, and whether it is a mount's root.
-const MOUNT: StatxFlags = StatxFlags::MNT_ID.union(MNT_ID_UNIQUE).union(StatxFlags::TYPE).union(StatxFlags::INO);
+/// What shows the mount of a descriptor, whether it is a mount's root, and whether it has a name.
+const MOUNT: StatxFlags =
+    StatxFlags::MNT_ID.union(MNT_ID_UNIQUE).union(StatxFlags::TYPE).union(StatxFlags::INO).union(StatxFlags::NLINK);
 /// Nothing of the share is followed, triggered or waited for. A FUSE server may never answer.
 pub(crate) const QUIETLY: AtFlags =
     AtFlags::EMPTY_PATH.union(AtFlags::SYMLINK_NOFOLLOW).union(AtFlags::NO_AUTOMOUNT).union(AtFlags::STATX_DONT_SYNC);
@@ -43,6 +44,8 @@ pub(crate) struct Place {
     pub(crate) kind: u32,
     /// It is the root of its mount.
     pub(crate) mount_root: bool,
+    /// It has no name, or had none when it was looked at.
+    pub(crate) unnamed: bool,
 }
 
 impl Place {
@@ -58,6 +61,7 @@ impl Place {
             ino: stat.stx_ino,
             kind: u32::from(stat.stx_mode) & libc::S_IFMT,
             mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+            unnamed: stat.stx_nlink == 0,
         })
     }
 }

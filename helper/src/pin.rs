@@ -128,6 +128,11 @@ impl Pin {
         self.place.mount == other.place.mount
     }
 
+    /// It had a name when it was proven.
+    pub(crate) fn is_named(&self) -> bool {
+        !self.place.unnamed
+    }
+
     /// It is a directory.
     pub(crate) fn is_dir(&self) -> bool {
         self.place.kind == libc::S_IFDIR

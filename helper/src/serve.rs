@@ -19,7 +19,7 @@ use nix::libc;
 use postern_ipc::channel::{Channel, Received};
 use postern_ipc::few::{Descriptors, Few as _};
 use postern_ipc::frame::{self, DATA_MAX, FRAME_MAX, Header, Malformed};
-use postern_ipc::held::{self, Coming};
+use postern_ipc::held::{self, Coming, UNHELD};
 use postern_ipc::id::Caller;
 use postern_ipc::model::Model;
 use postern_ipc::name::FileName;
@@ -256,17 +256,21 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share, 
         return Err(Malformed("a request has more bulk data than its row takes"));
     }
     let (caller, op): (Caller, O) = frame::owned(request.body)?;
-    reply.count = op.count();
     let told = log::log_enabled!(log::Level::Debug).then(|| (describe(&op, caller), Instant::now()));
     let done = match prove(request.descriptors, request.comings, share, held) {
-        Ok(pins) => O::At::all_of(pins.iter().map(|pin| &**pin))
-            .ok_or(Errno::EPROTO)
-            .and_then(|at| permit(&op, share, caller).map(|()| at))
-            .and_then(|at| caller::alone(caller, &share.translation, || op.serve(at, request.data, share, caller))),
+        Ok(pins) => {
+            reply.count = op.count();
+            O::At::all_of(pins.iter().map(|pin| &**pin))
+                .ok_or(Errno::EPROTO)
+                .and_then(|at| permit(&op, share, caller).map(|()| at))
+                .and_then(|at| caller::alone(caller, &share.translation, || op.serve(at, request.data, share, caller)))
+                // A file system of any kind may say anything, but this is said here only.
+                .map_err(|errno| if errno == UNHELD { Errno::EIO } else { errno })
+        }
         Err(Disbelief::Errno(errno)) => Err(errno),
         Err(Disbelief::Malformed(malformed)) => return Err(malformed),
     };
-    if O::UNNAMES && done.is_ok() {
+    if O::UNNAMES {
         held.let_files_go();
     }
     if let Some((what, since)) = told {

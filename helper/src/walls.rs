@@ -169,10 +169,10 @@ const DIR_FLAGS: u32 = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 
 /// What the warden calls, and a new helper until its own list is in force.
 const WARDEN: &[Call] = &[
-    Call::any(libc::SYS_socketpair, "makes channels"),
+    Call::any(libc::SYS_socketpair, "makes channels, for descriptors"),
     Call::any(libc::SYS_clone, "makes a helper, and its threads").masked(0, NAMESPACES, 0),
     Call::any(libc::SYS_clone3, "is absent, so that the flags of clone can be seen"),
-    Call::any(libc::SYS_pipe2, "takes lines of the helper's log"),
+    Call::any(libc::SYS_pipe2, "makes channels, for frames, and takes lines of the helper's log"),
     Call::any(libc::SYS_dup3, "a helper has nothing of the log but that pipe").eq(1, bits(libc::STDERR_FILENO)),
     Call::any(libc::SYS_dup3, "the same of what it explained itself to").eq(1, bits(libc::STDOUT_FILENO)),
     Call::any(libc::SYS_pidfd_open, "watches the helper"),

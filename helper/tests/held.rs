@@ -167,12 +167,37 @@ fn a_file_is_let_go_when_a_name_is_removed_by_whomever() {
     std::fs::write(raw.dir.path().join("g"), "text").unwrap();
     assert_eq!(raw.on(1, &over, &[], [HELD, HELD]), Ok(()));
     assert!(!raw.holds("/f"), "its blocks are not freed");
-    // What was not removed is held on.
+    // Of a directory that is removed nothing is to be freed.
     let g = raw.pin("f");
     assert_eq!(raw.stat(&[&g], KEPT).map(drop), Ok(()));
-    assert_eq!(raw.on(1, &Unlink { name: name("nothing") }, &[], [HELD, SENT]), Err(Errno::ENOENT));
     assert_eq!(raw.on(1, &Rmdir { name: name("nothing") }, &[], [HELD, SENT]), Err(Errno::ENOENT));
     assert_eq!(raw.stat(&[], HELD).map(drop), Ok(()));
+}
+
+// open(2): O_TMPFILE, unlink(2): nobody removes the name of a file that has none
+#[test]
+fn a_file_without_a_name_is_not_held_and_a_directory_may_be() {
+    let raw = Raw::new(&[]);
+    let (f, e) = (raw.pin("f"), raw.pin("d/e"));
+    std::fs::remove_file(raw.dir.path().join("f")).unwrap();
+    std::fs::remove_dir(raw.dir.path().join("d/e")).unwrap();
+    assert_eq!(raw.stat(&[&f], KEPT).map(drop), Ok(()));
+    assert!(!raw.holds("/f"), "its blocks are not freed");
+    assert_eq!(raw.stat(&[], HELD), Err(UNHELD));
+    assert_eq!(raw.stat(&[&e], KEPT).map(drop), Ok(()));
+    assert_eq!(raw.stat(&[], HELD).map(drop), Ok(()));
+}
+
+// postern-helper(8): --security-model=mapped-file: names of metadata are nobody's
+#[test]
+fn what_is_held_is_stale_once_it_lies_where_the_models_own_names_are() {
+    let raw = Raw::new(&["--security-model=mapped-file"]);
+    std::fs::create_dir_all(raw.dir.path().join(".virtfs_metadata")).unwrap();
+    let e = raw.pin("d/e");
+    assert_eq!(raw.stat(&[&e], KEPT).map(drop), Ok(()));
+    assert_eq!(raw.stat(&[], HELD).map(drop), Ok(()));
+    std::fs::rename(raw.dir.path().join("d"), raw.dir.path().join(".virtfs_metadata/d")).unwrap();
+    assert_eq!(raw.stat(&[], HELD), Err(Errno::ESTALE));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! The bytes of a message go through a pipe, which takes the kernel half the time that a socket does; its descriptors,
 //! if it brings any, have been sent through a SEQPACKET socket before. The pipes are in packet mode (O_DIRECT), so what
-//! is written at once is read at once, and more than one message may be on its way.
+//! is written at once is read at once, and more than one message may be on its way. A number says which descriptors are
+//! a message's: none is ever taken for another's.
 //!
 //! Every descriptor of a message is owned before anything else about it is judged. The control buffer holds as many
 //! as one message can carry (SCM_MAX_FD of the kernel), so none is ever cut off and left behind.
@@ -12,6 +13,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,8 +35,11 @@ use crate::held::Comings;
 const SCM_MAX_FD: usize = 253;
 /// Most descriptors we send with one message; no row of the table has more.
 const SENT_MAX: usize = EACH_MAX;
-/// Bytes that stand before a message on the pipe: its length, how many descriptors were sent, how they come.
+/// Bytes that stand before a message on the pipe: its length, how many descriptors were sent, how they come, and the
+/// number that was sent with them.
 const ENVELOPE: usize = 8;
+/// Pause before it is tried again whether there is memory for a message.
+const SHORT_OF_MEMORY: Duration = Duration::from_millis(1);
 
 nix::ioctl_read_bad!(
     /// Bytes sent and not taken yet, as the kernel counts them. linux/sockios.h: SIOCOUTQ
@@ -51,14 +57,16 @@ pub struct Channel {
     output: OwnedFd,
     /// Bytes from there.
     input: OwnedFd,
+    /// Of the last descriptors sent.
+    number: AtomicU8,
 }
 
 /// A message as it came.
 #[derive(Debug, Default)]
 pub struct Received {
-    /// Bytes written to the buffer; 0 means the other end is gone.
+    /// Its length, bytes; 0 means the other end is gone.
     pub len: usize,
-    /// What no honest end sends. The message is not all there.
+    /// What no honest end sends. Then nothing else is to be believed.
     pub fault: Option<Malformed>,
     /// Some of its descriptors are lost: this process may hold no more (RLIMIT_NOFILE).
     pub lost: bool,
@@ -77,7 +85,7 @@ impl Channel {
         let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let pipe = || pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT);
         let ((to_a, from_b), (to_b, from_a)) = (pipe()?, pipe()?);
-        Ok((Self { descriptors: a, output: from_a, input: to_a }, Self { descriptors: b, output: from_b, input: to_b }))
+        Ok((Self::of(a, from_a, to_a), Self::of(b, from_b, to_b)))
     }
 
     /// The descriptors that an end consists of, in the order in which it is handed over.
@@ -90,13 +98,18 @@ impl Channel {
     /// # Errors
     /// As [`take`].
     pub fn take(socket: &UnixStream) -> Result<Self> {
-        Ok(Self { descriptors: take(socket)?, output: take(socket)?, input: take(socket)? })
+        Ok(Self::of(take(socket)?, take(socket)?, take(socket)?))
     }
 
-    /// Sends `parts` as one message with `descriptors`.
+    fn of(descriptors: OwnedFd, output: OwnedFd, input: OwnedFd) -> Self {
+        Self { descriptors, output, input, number: AtomicU8::new(0) }
+    }
+
+    /// Sends `parts` as one message with `descriptors`. Short of memory, it waits.
     ///
     /// # Errors
-    /// EPIPE when the other end is gone, ETOOMANYREFS when too many descriptors are in flight: then nothing was sent.
+    /// EPIPE when the other end is gone; E2BIG; those of sendmsg(2), as ETOOMANYREFS when too many descriptors are in
+    /// flight: then nothing was sent.
     pub fn send(&self, parts: &[&[u8]; 2], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
         self.send_coming(parts, descriptors, Comings::default())
     }
@@ -106,8 +119,8 @@ impl Channel {
     /// # Errors
     /// As [`Self::send`].
     pub fn send_coming(&self, parts: &[&[u8]; 2], descriptors: &[BorrowedFd<'_>], comings: Comings) -> Result<()> {
-        self.send_descriptors(descriptors)?;
-        self.write(parts, descriptors.len(), comings)
+        let envelope = self.envelope(parts, descriptors, comings)?;
+        self.write([&envelope, parts[0], parts[1]])
     }
 
     /// Sends `parts` with descriptors that are closed before the other end is woken: then there is nothing left to do
@@ -116,31 +129,38 @@ impl Channel {
     /// # Errors
     /// As [`Self::send`].
     pub fn give(&self, parts: &[&[u8]; 2], descriptors: Descriptors) -> Result<()> {
-        let sent = descriptors.len();
-        self.send_descriptors(&descriptors.iter().map(AsFd::as_fd).collect::<SmallVec<[_; 2]>>())?;
+        let given: SmallVec<[_; 2]> = descriptors.iter().map(AsFd::as_fd).collect();
+        let envelope = self.envelope(parts, &given, Comings::default())?;
+        drop(given);
         drop(descriptors);
-        self.write(parts, sent, Comings::default())
+        self.write([&envelope, parts[0], parts[1]])
     }
 
-    fn send_descriptors(&self, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        if descriptors.is_empty() {
-            return Ok(());
-        }
-        send(&self.descriptors, &[&[0], &[]], descriptors).map(drop)
-    }
-
-    fn write(&self, parts: &[&[u8]; 2], sent: usize, comings: Comings) -> Result<()> {
-        let [head, rest] = parts;
-        let length = u32::try_from(head.len().saturating_add(rest.len())).map_err(|_| Errno::E2BIG)?;
-        let sent = u8::try_from(sent).map_err(|_| Errno::EINVAL)?;
-        let [l0, l1, l2, l3] = length.to_le_bytes();
+    /// What stands before a message. Its descriptors are sent.
+    fn envelope(&self, parts: &[&[u8]; 2], descriptors: &[BorrowedFd<'_>], comings: Comings) -> Result<[u8; ENVELOPE]> {
+        let length = parts.iter().map(|part| part.len()).fold(0, usize::saturating_add);
+        let [l0, l1, l2, l3] = u32::try_from(length).map_err(|_| Errno::E2BIG)?.to_le_bytes();
+        let sent = u8::try_from(descriptors.len()).map_err(|_| Errno::EINVAL)?;
         let [first, second] = comings.map(u8::from);
-        let envelope: [u8; ENVELOPE] = [l0, l1, l2, l3, sent, first, second, 0];
-        let mut parts = [IoSlice::new(&envelope), IoSlice::new(head), IoSlice::new(rest)];
+        let mut number = 0;
+        if sent > 0 {
+            number = self.number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            send(&self.descriptors, &[&[number], &[]], descriptors)?;
+        }
+        Ok([l0, l1, l2, l3, sent, first, second, number])
+    }
+
+    /// All or nothing: descriptors and a part of a message that is never ended would be taken for the next one's.
+    fn write(&self, parts: [&[u8]; 3]) -> Result<()> {
+        let mut parts = parts.map(IoSlice::new);
         let mut left: &mut [IoSlice<'_>] = &mut parts;
         while !left.is_empty() {
-            let written = retry_on_intr(|| writev(&self.output, left))?;
-            IoSlice::advance_slices(&mut left, written);
+            match writev(&self.output, left) {
+                Ok(written) => IoSlice::advance_slices(&mut left, written),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::NOMEM) => std::thread::sleep(SHORT_OF_MEMORY),
+                Err(errno) => return Err(errno.into()),
+            }
         }
         Ok(())
     }
@@ -169,8 +189,11 @@ impl Channel {
         }
         let faulty = |why| Received { len: got, fault: Some(Malformed(why)), ..Received::default() };
         let Some(mut len) = got.checked_sub(ENVELOPE) else { return Ok(faulty("shorter than an envelope")) };
-        let [l0, l1, l2, l3, sent, first, second, none] = envelope;
+        let [l0, l1, l2, l3, sent, first, second, number] = envelope;
         let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+        if length == 0 {
+            return Ok(faulty("empty"));
+        }
         if length > buffer.len() {
             return Ok(faulty("longer than a frame"));
         }
@@ -181,7 +204,7 @@ impl Channel {
                 more => len = len.saturating_add(more),
             }
         }
-        if len != length || none != 0 {
+        if len != length {
             return Ok(faulty("not as its envelope says"));
         }
         let mut got = Received { len, ..Received::default() };
@@ -190,20 +213,25 @@ impl Channel {
             (Err(fault), _) | (_, Err(fault)) => got.fault = Some(fault),
         }
         if sent > 0 {
-            (got.descriptors, got.lost) = self.receive_descriptors()?;
+            let taken = self.take_descriptors(number)?;
+            got.lost = taken.lost;
+            got.descriptors = taken.descriptors;
             let fewer = got.lost && got.descriptors.len() < usize::from(sent);
-            if got.descriptors.len() != usize::from(sent) && !fewer {
-                got.fault = Some(Malformed("not as many descriptors as its envelope says"));
+            if taken.len != 1 || got.descriptors.len() != usize::from(sent) && !fewer {
+                got.fault = Some(Malformed("not with the descriptors that its envelope says"));
             }
+        } else if number != 0 {
+            got.fault = Some(Malformed("not as its envelope says"));
         }
         Ok(got)
     }
 
-    /// Those that were sent before a message. They are there, or never come.
-    fn receive_descriptors(&self) -> Result<(Descriptors, bool)> {
-        match receive_with(&self.descriptors, &mut [0], RecvFlags::DONTWAIT) {
-            Err(Errno::EAGAIN) => Ok((Descriptors::new(), false)),
-            got => got.map(|got| (got.descriptors, got.lost)),
+    /// Those that were sent before a message. They are there, or never come. `len` is 1 if they have its number.
+    fn take_descriptors(&self, number: u8) -> Result<Taken> {
+        let mut its = [0];
+        match receive_with(&self.descriptors, &mut its, RecvFlags::DONTWAIT) {
+            Err(Errno::EAGAIN) => Ok(Taken { len: 0, lost: false, descriptors: Descriptors::new() }),
+            got => got.map(|got| if its == [number] { got } else { Taken { len: 0, ..got } }),
         }
     }
 
@@ -350,10 +378,10 @@ mod tests {
         let raw = [null.as_raw_fd(); SCM_MAX_FD];
         let rights = [nix::sys::socket::ControlMessage::ScmRights(&raw)];
         let flags = nix::sys::socket::MsgFlags::empty();
-        nix::sys::socket::sendmsg::<()>(a.descriptors.as_raw_fd(), &[IoSlice::new(b"x")], &rights, flags, None)
+        nix::sys::socket::sendmsg::<()>(a.descriptors.as_raw_fd(), &[IoSlice::new(&[7])], &rights, flags, None)
             .unwrap();
         let sent = u8::try_from(SCM_MAX_FD).unwrap();
-        rustix::io::write(&a.output, &[1, 0, 0, 0, sent, 0, 0, 0, b'x']).unwrap();
+        rustix::io::write(&a.output, &[1, 0, 0, 0, sent, 0, 0, 7, b'x']).unwrap();
         let got = b.receive(&mut [0; 8]).unwrap();
         assert_eq!((got.descriptors.len(), got.fault), (SCM_MAX_FD, None));
     }
@@ -361,7 +389,7 @@ mod tests {
     #[test]
     fn a_message_of_any_length_comes_whole() {
         let (a, b) = Channel::pair().unwrap();
-        for length in [0, 1, 4087, 4088, 4089, 8184, FRAME_MAX - 1, FRAME_MAX] {
+        for length in [1, 4087, 4088, 4089, 8184, FRAME_MAX - 1, FRAME_MAX] {
             let sent: Vec<u8> = (0..=250).cycle().take(length).collect();
             let mut buffer = vec![0; FRAME_MAX];
             let (head, rest) = sent.split_at(length / 3);
@@ -377,7 +405,9 @@ mod tests {
     #[test]
     fn what_no_honest_end_sends_is_a_fault() {
         let not_said = "not as its envelope says";
-        let cases: [(&[u8], &str); 9] = [
+        let not_those = "not with the descriptors that its envelope says";
+        let cases: [(&[u8], &str); 10] = [
+            (&[0; 8], "empty"),
             (&[0], "shorter than an envelope"),
             (&[0; 7], "shorter than an envelope"),
             (&[9, 0, 0, 0, 0, 0, 0, 0], "longer than a frame"),
@@ -386,13 +416,35 @@ mod tests {
             (&[1, 0, 0, 0, 0, 0, 0, 1, b'x'], not_said),
             (&[1, 0, 0, 0, 0, 5, 0, 0, b'x'], "a descriptor comes in no known way"),
             (&[1, 0, 0, 0, 0, 0, 255, 0, b'x'], "a descriptor comes in no known way"),
-            (&[1, 0, 0, 0, 1, 0, 0, 0, b'x'], "not as many descriptors as its envelope says"),
+            (&[1, 0, 0, 0, 1, 0, 0, 0, b'x'], not_those),
         ];
         for (bytes, why) in cases {
             let (a, b) = Channel::pair().unwrap();
             rustix::io::write(&a.output, bytes).unwrap();
             let got = b.receive(&mut [0; 8]).unwrap();
             assert_eq!((got.fault, got.len == 0), (Some(Malformed(why)), false), "{bytes:?}");
+        }
+    }
+
+    // A message that could not be written after its descriptors were sent: they stay behind.
+    #[test]
+    fn descriptors_of_another_message_are_not_taken_for_its_own() {
+        let (a, b) = Channel::pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        send(&a.descriptors, &[&[9], &[]], &[null.as_fd()]).unwrap();
+        a.send(&[b"x", b""], &[null.as_fd()]).unwrap();
+        let fault = b.receive(&mut [0; 8]).unwrap().fault;
+        assert_eq!(fault, Some(Malformed("not with the descriptors that its envelope says")));
+    }
+
+    #[test]
+    fn numbers_of_descriptors_begin_again_after_the_last() {
+        let (a, b) = Channel::pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        for _ in 0..600 {
+            a.send(&[b"x", b""], &[null.as_fd()]).unwrap();
+            let got = b.receive(&mut [0; 8]).unwrap();
+            assert_eq!((got.fault, got.descriptors.len()), (None, 1));
         }
     }
 

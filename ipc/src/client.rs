@@ -208,8 +208,8 @@ impl Link {
             // It has done nothing, and wants all of them.
             Ok(got) if sent.len() < at.len() && self.is_unheld(&got) => {
                 self.believed = Believed::default();
-                let (comings, sent) = self.believed.comings(at);
-                self.transfer(comings, &sent, data, lookers)
+                let all: Sent<'_> = at.iter().map(|one| one.as_fd()).collect();
+                self.transfer(Comings::default(), &all, data, lookers)
             }
             got => got,
         };
@@ -535,8 +535,19 @@ mod tests {
         let links = Links::new(vec![mine], Duration::ZERO, 0);
         let a = file();
         let seen = comings(&links, &its, 1, |links| (0..3).for_each(|_| ask_about(links, &rmdir(), &[&a])));
-        let how: Vec<_> = seen.iter().map(|([first, _], sent)| (matches!(first, Coming::Held(_)), *sent)).collect();
-        assert_eq!(how, [(false, 1), (true, 0), (false, 1), (true, 0)]);
+        let kept = Coming::Kept(Slot::B);
+        let held = Coming::Held(Slot::B);
+        assert_eq!(seen, [([kept, SENT], 1), ([held, SENT], 0), ([SENT, SENT], 1), ([kept, SENT], 1)]);
+    }
+
+    #[test]
+    fn one_that_a_request_names_twice_is_then_sent_twice() {
+        let (mine, its) = Channel::pair().unwrap();
+        let links = Links::new(vec![mine], Duration::ZERO, 0);
+        let (a, name) = (file(), |text: &[u8]| FileName::new(text).unwrap());
+        let rename = Rename { name: name(b"a"), new_name: name(b"b"), flags: RenameFlags::empty() };
+        let seen = comings(&links, &its, 0, |links| ask_about(links, &rename, &[&a, &a]));
+        assert_eq!(seen, [([Coming::Kept(Slot::B), Coming::Held(Slot::B)], 1), ([SENT, SENT], 2)]);
     }
 
     #[test]

@@ -104,13 +104,9 @@ impl<T> Slots<T> {
         if is(&self.a) { Some(Slot::A) } else { is(&self.b).then_some(Slot::B) }
     }
 
-    /// Keeps of what is in the slots only what is such.
-    pub fn retain(&mut self, is_such: impl Fn(&T) -> bool) {
-        for content in [&mut self.a, &mut self.b] {
-            if !content.as_ref().is_some_and(&is_such) {
-                *content = None;
-            }
-        }
+    /// Takes out what is such.
+    pub fn take_all(&mut self, is_such: impl Fn(&T) -> bool) -> [Option<T>; MOST] {
+        [&mut self.a, &mut self.b].map(|content| content.take_if(|content| is_such(content)))
     }
 }
 
@@ -129,12 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_found_by_its_content_and_loses_what_is_not_to_stay() {
+    fn a_slot_is_found_by_its_content_and_loses_what_is_taken_out() {
         let mut slots = Slots::default();
         *slots.slot(Slot::A) = Some(1);
         *slots.slot(Slot::B) = Some(2);
         assert_eq!((slots.find(|one| *one == 2), slots.find(|one| *one == 3)), (Some(Slot::B), None));
-        slots.retain(|one| *one == 2);
+        assert_eq!(slots.take_all(|one| *one == 1), [Some(1), None]);
         assert_eq!((*slots.slot(Slot::A), *slots.slot(Slot::B)), (None, Some(2)));
     }
 }

@@ -110,8 +110,8 @@ struct Going {
 
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
-/// Those of a channel.
-const OF_A_CHANNEL: u64 = 3;
+/// Those of a channel, twice: when the helper was replaced the new one is there before the old one is gone.
+const OF_A_CHANNEL: u64 = 6;
 /// Most files kept open for whoever opens them next, if there are descriptors for so many.
 const KEPT: usize = 4096;
 
