@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use postern_ipc::name::{FileName, Names};
+use postern_ipc::{Errno, Result};
 
 use super::kept::Unchanged;
 use super::node::Identity;
@@ -101,13 +102,17 @@ impl Ahead {
         self.lock().roll(dir).map_or(0, |roll| roll.of(object).step(name, self.with))
     }
 
-    /// `name` in `dir` and so many names after it; `None` if there are no others.
-    pub fn names(&self, dir: NodeId, name: &FileName, object: Object, more: usize) -> Option<Names> {
-        let mut state = self.lock();
-        let order = state.roll(dir)?.of(object);
-        let others = order.from(order.at).filter_map(|(_, name)| FileName::new(name).ok()).take(more);
-        let names: Vec<_> = std::iter::once(*name).chain(others).collect();
-        if names.len() > 1 { Names::try_from(names).ok() } else { None }
+    /// `name` in `dir` and so many names after it, if they are known.
+    ///
+    /// # Errors
+    /// None in fact: they are not too many.
+    pub fn names(&self, dir: NodeId, name: &FileName, object: Object, more: usize) -> Result<Names> {
+        let mut names = vec![*name];
+        if let Some(roll) = self.lock().roll(dir) {
+            let order = roll.of(object);
+            names.extend(order.from(order.at).filter_map(|(_, name)| FileName::new(name).ok()).take(more));
+        }
+        Names::try_from(names).map_err(|_| Errno::EINVAL)
     }
 
     /// Nothing came of opening others of `dir`: no more are.
@@ -240,7 +245,8 @@ mod tests {
         assert_eq!(names.iter().copied().collect::<Vec<_>>(), ["4", "5", "6", "7"].map(name));
         assert_eq!(steps(&ahead, &[10, 9, 19, 11, 20, 39]), [7, 0, 0, 1, 0, 0], "a few may be passed over");
         assert_eq!(steps(&ahead, &[1, 2, 3, 0]), [0, 1, 2, 0], "who begins again goes on");
-        assert!(ahead.names(NodeId(8), &name("4"), FILE, 3).is_none(), "it was not listed");
+        let alone = ahead.names(NodeId(8), &name("4"), FILE, 3).unwrap();
+        assert_eq!(alone.iter().len(), 1, "it was not listed");
     }
 
     #[test]
@@ -307,7 +313,7 @@ mod tests {
         assert_eq!(ahead.step(DIR, &name("e"), Object::Dir), 2);
         (100..200).for_each(|leaf| list(&ahead, NodeId(leaf), 0..20));
         assert_eq!(ahead.step(DIR, &name("d"), Object::Dir), 0, "it is remembered no more");
-        assert!(ahead.names(DIR, &name("d"), Object::Dir, 1).is_none());
+        assert_eq!(ahead.names(DIR, &name("d"), Object::Dir, 1).unwrap().iter().len(), 1);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Opening for reading: what is kept, what was opened before it was asked for, it and others with it, or it alone.
+//! Opening for reading: what is kept, what was opened before it was asked for, it and others with it by their names, or
+//! it alone. By name is the faster way: the directory is one that the helper still holds, mostly, and need not be sent.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Tree {
             return Ok(self.keep(file));
         }
         if let Some(next) = next
-            && let Some(file) = self.open_in_order(node, object, next)?
+            && let Some(file) = self.open_by_name(node, object, next)?
         {
             return Ok(self.keep(file));
         }
@@ -65,19 +66,20 @@ impl Tree {
         Some(Next { identity, dir, name, more, opened: self.ahead.take(identity, object) })
     }
 
-    /// Opens it, if it was opened ahead, or others are to be opened with it. As with all that is open, the node holds its
-    /// descriptor: its name may lead elsewhere meanwhile.
+    /// Opens it, with others that are to be opened with it, unless it was opened ahead. As with all that is open, the node
+    /// holds its descriptor: its name may lead elsewhere meanwhile. `None` where its name does not lead to it.
     ///
     /// # Errors
     /// EIO if there is no helper.
-    fn open_in_order(&self, node: NodeId, object: Object, next: Next) -> Result<Option<Arc<OpenFile>>> {
+    fn open_by_name(&self, node: NodeId, object: Object, next: Next) -> Result<Option<Arc<OpenFile>>> {
         let Next { identity, dir, name, more, opened } = next;
         if let Some(Opened { file, unchanged, .. }) = opened
             && unchanged.is(&file)
         {
             return Ok(Some(self.for_reading(file, (node, object), identity, Some(unchanged))));
         }
-        let Some(names) = self.ahead.names(dir, &name, object, more) else { return Ok(None) };
+        let names = self.ahead.names(dir, &name, object, more)?;
+        let alone = names.iter().len() == 1;
         let Ok(pin) = self.pin(dir) else { return Ok(None) };
         // What is mounted in a directory may be of a kind of its own.
         if self.nodes.dev(dir) != Ok(identity.dev()) || !self.kept.is_local(&*pin, identity.dev()) {
@@ -103,10 +105,11 @@ impl Tree {
             Some(Opened { dir, object, identity: other, file, unchanged })
         });
         let others: Vec<_> = others.collect();
-        if others.is_empty() {
+        if !others.is_empty() {
+            self.ahead.put(others, removals);
+        } else if !alone {
             self.ahead.in_vain(dir, object);
         }
-        self.ahead.put(others, removals);
         Ok(wanted)
     }
 
