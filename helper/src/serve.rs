@@ -11,7 +11,7 @@
 //!   all requests so far had been done at the rate allowed) and the last descriptors that were proven, as a cache that
 //!   may be emptied at any time ([`held`]).
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub(crate) trait Serve: Op {
     const WRITES: &'static [&'static [Call]] = &[];
     /// Afterwards a node may have lost its last name.
     const UNNAMES: bool = false;
+    /// What it gives was opened to read: nothing has to be written before it can be closed.
+    const GIVES_TO_READ: bool = false;
 
     /// The right that this request needs.
     fn needs(&self) -> Right {
@@ -93,6 +95,8 @@ struct Reply<'a> {
     out: &'a mut Vec<u8>,
     gives: Descriptors,
     data: Vec<u8>,
+    /// [`Serve::GIVES_TO_READ`]
+    to_read: bool,
     /// Requests it answers.
     count: usize,
 }
@@ -201,7 +205,7 @@ pub(crate) fn channel(channel: &Channel, share: &Share, held: Held<'_>) -> std::
             }
         };
         wait(1);
-        let mut reply = Reply { out: &mut out, gives: Descriptors::new(), data: Vec::new(), count: 1 };
+        let mut reply = Reply { out: &mut out, gives: Descriptors::new(), data: Vec::new(), to_read: false, count: 1 };
         let header = request(&input, got, &mut reply, share, held)?;
         let others = reply.count.saturating_sub(1);
         if let Err(errno) = send(channel, header, reply, &mut in_flight) {
@@ -260,6 +264,10 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share, 
     let done = match prove(request.descriptors, request.comings, share, held) {
         Ok(pins) => {
             reply.count = op.count();
+            if O::UNNAMES {
+                // Who holds a file keeps some file systems from removing it.
+                held.let_files_go();
+            }
             O::At::all_of(pins.iter().map(|pin| &**pin))
                 .ok_or(Errno::EPROTO)
                 .and_then(|at| permit(&op, share, caller).map(|()| at))
@@ -283,6 +291,7 @@ fn answer<O: Serve>(request: Request<'_>, reply: &mut Reply<'_>, share: &Share, 
             frame::encode(reply.out, header.serial, header.kind, None, &value, data.len())?;
             reply.data = data;
             reply.gives = gives.into_iter().collect();
+            reply.to_read = O::GIVES_TO_READ;
             Ok(())
         }
         Err(errno) => frame::encode(reply.out, header.serial, header.kind, Some(errno), &(), 0),
@@ -323,15 +332,22 @@ fn prove(
 
 /// A descriptor that cannot be sent is the request's failure, not the helper's end: too many may be in flight.
 fn send(channel: &Channel, header: Header, reply: Reply<'_>, in_flight: &mut usize) -> Result<()> {
-    let Reply { out, gives, data, .. } = reply;
+    let Reply { out, gives, data, to_read, .. } = reply;
     if in_flight.saturating_add(gives.len()) > IN_FLIGHT {
         until_taken(channel)?;
         *in_flight = 0;
     }
     *in_flight = in_flight.saturating_add(gives.len());
-    match channel.give(&[out, &data], gives) {
-        Err(Errno::ETOOMANYREFS) => {
-            let failed = frame::encode(out, header.serial, header.kind, Some(Errno::ENFILE), &(), 0);
+    let sent = if to_read {
+        channel.give(&[out, &data], gives)
+    } else {
+        let gives: SmallVec<[_; 2]> = gives.iter().map(AsFd::as_fd).collect();
+        channel.send(&[out, &data], &gives)
+    };
+    match sent {
+        Err(errno @ (Errno::ETOOMANYREFS | Errno::ENOMEM | Errno::ENOBUFS)) => {
+            let errno = if errno == Errno::ETOOMANYREFS { Errno::ENFILE } else { Errno::ENOMEM };
+            let failed = frame::encode(out, header.serial, header.kind, Some(errno), &(), 0);
             failed.map_err(|_| Errno::EIO)?;
             channel.send(&[out, &[]], &[])
         }

@@ -124,7 +124,8 @@ impl Channel {
     }
 
     /// Sends `parts` with descriptors that are closed before the other end is woken: then there is nothing left to do
-    /// for this one, which would keep the other from going on.
+    /// for this one, which would keep the other from going on. Not for files that were opened to write: some file systems
+    /// write all that is new in them when they are closed.
     ///
     /// # Errors
     /// As [`Self::send`].

@@ -127,6 +127,12 @@ impl Links {
         self.changed.notify_all();
     }
 
+    /// The helper was replaced, and its channels are about to be taken: those to the one before that nobody has used lead
+    /// nowhere.
+    pub fn make_room(&self) {
+        lock(&self.news).fresh.iter_mut().for_each(|channel| *channel = None);
+    }
+
     /// There is no helper any more and will be none.
     pub fn end(&self) {
         lock(&self.news).ended = true;

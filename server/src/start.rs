@@ -178,13 +178,16 @@ fn attend(helper: &UnixStream, links: &Links) {
     let channels = u16::try_from(links.count()).unwrap_or(u16::MAX);
     let why = loop {
         match receive_news(helper) {
-            Ok(News::Renewed) => match take_channels(helper, channels) {
-                Ok(channels) => {
-                    log::warn!("the helper was replaced");
-                    links.renew(channels);
+            Ok(News::Renewed) => {
+                links.make_room();
+                match take_channels(helper, channels) {
+                    Ok(channels) => {
+                        log::warn!("the helper was replaced");
+                        links.renew(channels);
+                    }
+                    Err(errno) => break errno.to_string(),
                 }
-                Err(errno) => break errno.to_string(),
-            },
+            }
             Ok(News::Refused(why)) => break why,
             Ok(_) => break Errno::EPROTO.to_string(),
             Err(errno) => break errno.to_string(),

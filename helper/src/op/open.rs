@@ -34,6 +34,7 @@ impl Serve for Open {
 
 impl Serve for OpenDir {
     const NEEDS: Right = Right::Read;
+    const GIVES_TO_READ: bool = true;
     const CALLS: &'static [&'static [Call]] = &[&[share::READ, share::BLOCKING, share::WAIT]];
 
     fn serve(self, [node]: [&Pin; 1], _: &[u8], share: &Share, _: Caller) -> Answer<Self, OwnedFd> {
@@ -46,6 +47,7 @@ impl Serve for OpenDir {
 
 impl Serve for OpenEach {
     const NEEDS: Right = Right::Read;
+    const GIVES_TO_READ: bool = true;
     const CALLS: &'static [&'static [Call]] = &[&[share::PIN_NAME, share::STAT, share::READ, share::BLOCKING]];
 
     fn count(&self) -> usize {

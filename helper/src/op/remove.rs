@@ -47,6 +47,7 @@ impl Serve for Unlink {
 impl Serve for Rmdir {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[&[UNLINK, share::STAT]];
+    const UNNAMES: bool = true;
 
     fn finds(&self) -> Option<&FileName> {
         Some(&self.name)

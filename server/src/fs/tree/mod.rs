@@ -110,8 +110,8 @@ struct Going {
 
 /// Descriptors that are neither nodes nor open files: sockets, rings, guest memory.
 const OTHERS: u64 = 64;
-/// Those of a channel, twice: when the helper was replaced the new one is there before the old one is gone.
-const OF_A_CHANNEL: u64 = 6;
+/// Those of a channel.
+const OF_A_CHANNEL: u64 = 3;
 /// Most files kept open for whoever opens them next, if there are descriptors for so many.
 const KEPT: usize = 4096;
 
@@ -129,8 +129,11 @@ impl Tree {
         let attr = walk.attr(&root)?;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let for_locks = limits.descriptors / 8;
-        let for_channels = OF_A_CHANNEL.saturating_mul(u64::try_from(links.count()).unwrap_or(u64::MAX));
-        let others = for_channels.saturating_add(OTHERS);
+        // When the helper was replaced new channels are there before the old ones are gone; a guest with few descriptors
+        // and many channels may have to do without that.
+        let channels = OF_A_CHANNEL.saturating_mul(u64::try_from(links.count()).unwrap_or(u64::MAX));
+        let fresh = channels.min(limits.descriptors / 16);
+        let others = channels.saturating_add(fresh).saturating_add(OTHERS);
         let rest = limits.descriptors.saturating_sub(others).saturating_sub(for_locks);
         let kept = count(rest / 16).min(KEPT);
         let ahead = if limits.ahead == 0 { 0 } else { (kept / 8).min(OPEN_MAX) };

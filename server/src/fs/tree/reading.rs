@@ -40,13 +40,15 @@ impl Tree {
         if let Some(file) = self.kept.get(node, object) {
             return Ok(self.keep(file));
         }
-        if let Some(next) = next
-            && let Some(file) = self.open_by_name(node, object, next)?
+        let asked = SystemTime::now();
+        let before = if self.walk.finds() { Some(self.walk.attr(&pin)?) } else { None };
+        // A file system that shows two files as one shows what was written to one of them by its descriptor only.
+        if let (Some(next), Some(before)) = (next, &before)
+            && next.identity == Identity::of(before)
+            && let Some(file) = self.open_by_name(node, object, &pin, next)?
         {
             return Ok(self.keep(file));
         }
-        let asked = SystemTime::now();
-        let before = if self.walk.finds() { Some(self.walk.attr(&pin)?) } else { None };
         let file = OpenFile::new(ask(&pin)?, node, object, false, OpenFlags::READ);
         let file = Arc::new(file.unchanged(before.as_ref().and_then(|attr| Unchanged::since(attr, asked))));
         if let Some(before) = before {
@@ -71,20 +73,26 @@ impl Tree {
     ///
     /// # Errors
     /// EIO if there is no helper.
-    fn open_by_name(&self, node: NodeId, object: Object, next: Next) -> Result<Option<Arc<OpenFile>>> {
+    fn open_by_name(
+        &self,
+        node: NodeId,
+        object: Object,
+        pin: &Arc<OwnedFd>,
+        next: Next,
+    ) -> Result<Option<Arc<OpenFile>>> {
         let Next { identity, dir, name, more, opened } = next;
         if let Some(Opened { file, unchanged, .. }) = opened
             && unchanged.is(&file)
         {
             return Ok(Some(self.for_reading(file, (node, object), identity, Some(unchanged))));
         }
+        // What is mounted in a directory may be of a kind of its own.
+        if self.nodes.dev(dir) != Ok(identity.dev()) || !self.kept.is_local(&**pin, identity.dev()) {
+            return Ok(None);
+        }
         let names = self.ahead.names(dir, &name, object, more)?;
         let alone = names.iter().len() == 1;
         let Ok(pin) = self.pin(dir) else { return Ok(None) };
-        // What is mounted in a directory may be of a kind of its own.
-        if self.nodes.dev(dir) != Ok(identity.dev()) || !self.kept.is_local(&*pin, identity.dev()) {
-            return Ok(None);
-        }
         let (removals, asked) = (self.ahead.removals(), SystemTime::now());
         let each = self.call(&op::OpenEach { names }, &[&pin], b"", |attrs, files, _| (attrs, files));
         let (attrs, files) = match each {
