@@ -6,7 +6,8 @@
 //! - a value from the other side becomes a type in one constructor ([`name`], [`id`], [`attr`]) and is trusted
 //!   from there on;
 //! - lengths meet their cap before anything is allocated, and a frame is consumed exactly ([`frame`]);
-//! - descriptors are owned before anything else is judged ([`channel`]).
+//! - descriptors are owned before anything else is judged ([`channel`]);
+//! - what the helper holds from one request to the next is a cache, and may be gone at any time ([`held`]).
 //!
 //! A frame that breaks a law is the sender's end: the helper exits, the server treats its helper as gone.
 

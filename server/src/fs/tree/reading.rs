@@ -28,7 +28,8 @@ struct Next {
 }
 
 impl Tree {
-    /// Opens for reading and nothing else: what is still open from before, or in its order with others, or by `ask`.
+    /// Opens for reading and nothing else: what is still open from before, or by its name, with others in their order, or
+    /// by `ask`.
     pub(super) fn open_to_read(
         &self,
         node: NodeId,
