@@ -42,8 +42,8 @@ pub(crate) const CALLS: &[Call] = &[
 const DELETED: &[u8] = b" (deleted)";
 
 impl Pin {
-    /// The only way in for what the server sends. `F_GETFL` comes first, because it never waits for a file system; so does the judgement of the
-    /// mount before anything else is done with the descriptor.
+    /// The only way in for what the server sends. `F_GETFL` comes first, because it never waits for a file system; then
+    /// the judgement of the mount, before anything else is done with the descriptor.
     pub(crate) fn prove(fd: OwnedFd, share: &Share) -> std::result::Result<Self, Disbelief> {
         if !fcntl_getfl(&fd).map_err(Errno::from).map_err(Disbelief::Errno)?.contains(OFlags::PATH) {
             return Err(Disbelief::Malformed(Malformed("a descriptor is not O_PATH")));

@@ -163,7 +163,7 @@ fn send_with_roots(twin: &Twin, frame: &[u8], said: u8, count: usize) {
         let rights = [ControlMessage::ScmRights(&raw)];
         sendmsg::<()>(descriptors.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None).unwrap();
     }
-    // Of descriptors with that number there are some only if any were sent.
+    // Both say the number 0, so that nothing but the count can be wrong.
     let length = u32::try_from(frame.len()).unwrap().to_le_bytes();
     let message = [&length[..], &[said, 0, 0, 0], frame].concat();
     rustix::io::write(output, &message).unwrap();
