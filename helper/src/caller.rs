@@ -57,6 +57,8 @@ struct Own {
 thread_local! {
     static OWN: Cell<Option<Own>> = const { Cell::new(None) };
     static NOW: Cell<Option<As>> = const { Cell::new(None) };
+    /// The file mode mask, if this thread has set one.
+    static MASK: Cell<Option<Mode>> = const { Cell::new(None) };
     /// A user, not root of the guest, acts alone.
     static ALONE_NOW: Cell<bool> = const { Cell::new(false) };
 }
@@ -127,7 +129,9 @@ pub(crate) struct Making {
 /// Does `act` as `who`, if this thread is not what is to act, with `mask` as file mode mask. EOVERFLOW if his ids have
 /// no host id.
 pub(crate) fn run<T>(who: Option<Who>, mask: Mode, making: Making, act: impl Fn() -> Result<T>) -> Result<T> {
-    umask(rustix::fs::Mode::from_raw_mode(mask.bits()));
+    if MASK.replace(Some(mask)) != Some(mask) {
+        umask(rustix::fs::Mode::from_raw_mode(mask.bits()));
+    }
     let Some(Who { uid, gid, group, root }) = who else { return act() };
     let own = own()?;
     let group = group.map(|group| group.0).filter(|group| own.groups && *group != ASK);

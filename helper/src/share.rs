@@ -102,8 +102,8 @@ pub(crate) const WAIT: Call =
     Call::any(libc::SYS_clock_nanosleep, "waits for the holder of a lease, and where requests come too fast");
 /// Changes permission bits.
 pub(crate) const CHMOD: &[Call] = &[
-    Call::at(libc::SYS_fchmodat, "changes the permission bits, through the node's number"),
-    Call::at(libc::SYS_fchmodat2, "changes them through its descriptor").eq(3, bits(libc::AT_EMPTY_PATH)),
+    Call::any(libc::SYS_fchmodat, "changes the permission bits, through the node's number"),
+    Call::any(libc::SYS_fchmodat2, "changes them through its descriptor"),
 ];
 /// O_NONBLOCK is for opening only.
 pub(crate) const BLOCKING: Call = Call::at(libc::SYS_fcntl, "takes O_NONBLOCK away again").eq(1, bits(libc::F_SETFL));

@@ -103,7 +103,6 @@ fn otherwise() -> Vec<Row> {
         ("memory to execute", libc::SYS_mmap, [0, 4096, 7, 0x22, u64::MAX, 0]),
         ("memory made executable", libc::SYS_mprotect, [NAME & !4095, 4096, 5, 0, 0, 0]),
         ("a datagram to somebody", libc::SYS_sendto, [FD, NAME, 1, 0, NAME, 16]),
-        ("waiting with other signals", libc::SYS_epoll_pwait, [FD, NAME, 1, 0, NAME, 8]),
         ("an option of a socket's own protocol", libc::SYS_getsockopt, [FD, 6, 1, NAME, NAME, 0]),
         ("writing back and waiting", libc::SYS_sync_file_range, [FD, 0, 1, 7, 0, 0]),
     ];

@@ -26,8 +26,8 @@ impl Serve for SetAttr {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[
         &[
-            Call::at(libc::SYS_fchownat, "changes the owner"),
-            Call::at(libc::SYS_utimensat, "changes the times"),
+            Call::any(libc::SYS_fchownat, "changes the owner"),
+            Call::any(libc::SYS_utimensat, "changes the times"),
             Call::any(libc::SYS_ftruncate, "changes the size"),
             share::WRITE,
             share::BLOCKING,

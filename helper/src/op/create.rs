@@ -99,7 +99,7 @@ impl Serve for TmpFile {
 impl Serve for Mkdir {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] =
-        &[&[Call::at(libc::SYS_mkdirat, "makes a directory"), share::STAT], caller::CALLS];
+        &[&[Call::any(libc::SYS_mkdirat, "makes a directory"), share::STAT], caller::CALLS];
 
     fn makes(&self) -> Option<&FileName> {
         Some(&self.name)
@@ -115,7 +115,7 @@ impl Serve for Mkdir {
 impl Serve for Mknod {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] = &[
-        &[Call::at(libc::SYS_mknodat, "makes a pipe, a socket's name, a device or a file"), share::STAT],
+        &[Call::any(libc::SYS_mknodat, "makes a pipe, a socket's name, a device or a file"), share::STAT],
         caller::CALLS,
     ];
 
@@ -152,7 +152,7 @@ fn node(kind: NodeKind) -> (FileType, Dev) {
 impl Serve for Symlink {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] =
-        &[&[Call::any(libc::SYS_symlinkat, "makes a symbolic link").descriptor(1), share::STAT], caller::CALLS];
+        &[&[Call::any(libc::SYS_symlinkat, "makes a symbolic link"), share::STAT], caller::CALLS];
 
     fn makes(&self) -> Option<&FileName> {
         Some(&self.name)
@@ -179,7 +179,7 @@ impl Serve for Symlink {
 impl Serve for Link {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] =
-        &[&[Call::at(libc::SYS_linkat, "gives a node another name, through its number").descriptor(2), share::STAT]];
+        &[&[Call::any(libc::SYS_linkat, "gives a node another name, through its number"), share::STAT]];
 
     fn makes(&self) -> Option<&FileName> {
         Some(&self.name)

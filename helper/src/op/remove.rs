@@ -18,7 +18,7 @@ use crate::pin::Pin;
 use crate::serve::Serve;
 use crate::share::{self, Share};
 
-const UNLINK: Call = Call::at(libc::SYS_unlinkat, "removes a name");
+const UNLINK: Call = Call::any(libc::SYS_unlinkat, "removes a name");
 
 /// EBUSY for a mount point. The kernel says so for those of the caller's mount namespace only, and the clone is in
 /// none: a mount point would go, and with it, on the host too, what is mounted there.
@@ -63,7 +63,7 @@ impl Serve for Rmdir {
 impl Serve for Rename {
     const NEEDS: Right = Right::Write;
     const CALLS: &'static [&'static [Call]] =
-        &[&[Call::at(libc::SYS_renameat2, "moves a name").descriptor(2), share::STAT]];
+        &[&[Call::any(libc::SYS_renameat2, "moves a name"), share::STAT]];
     const UNNAMES: bool = true;
 
     fn finds(&self) -> Option<&FileName> {

@@ -3,8 +3,10 @@
 //! A list is a table of [`Call`]s, each with its reason; several rows of one call are alternatives. Whatever no row
 //! allows ends the process. A foreign architecture's calls end it too.
 //!
-//! The kernel remembers calls that are allowed whatever their arguments, and runs no list for them again. So what is
-//! called with every request pins nothing unless the pin keeps something out.
+//! The kernel remembers calls that are allowed whatever their arguments, and runs no list for them again; for others it
+//! runs all lists of a process, of which a helper has three. So what requests call pins nothing unless the pin keeps
+//! something out. That of a directory's descriptor does so only where a relative path could lead astray: an absolute
+//! one passes it.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -65,16 +67,10 @@ impl Call {
 
     /// The first argument is a descriptor: 0 to `i32::MAX`, so never AT_FDCWD.
     pub const fn at(number: libc::c_long, why: &'static str) -> Self {
-        Self::any(number, why).descriptor(0)
+        Self::any(number, why).pin(0, Test::AtMost(bits(i32::MAX)))
     }
 
-    /// Argument `argument`, counted from 0, is a descriptor: never AT_FDCWD.
-    #[must_use]
-    pub const fn descriptor(self, argument: u8) -> Self {
-        self.pin(argument, Test::AtMost(bits(i32::MAX)))
-    }
-
-    /// Argument `argument` is `value`.
+    /// Argument `argument`, counted from 0, is `value`.
     #[must_use]
     pub const fn eq(self, argument: u8, value: u32) -> Self {
         self.pin(argument, Test::Is(value))
