@@ -153,7 +153,7 @@ pub fn calls<'a>(walker: Walker) -> impl Iterator<Item = &'a Call> {
 const WALKING: &[Call] = &[
     Call::at(libc::SYS_openat, "pins a name in a directory of the share")
         .eq(2, bits(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)),
-    Call::at(libc::SYS_statx, "the attributes of a node or of a name in a directory"),
+    Call::any(libc::SYS_statx, "the attributes of a node or of a name in a directory"),
     Call::at(libc::SYS_readlinkat, "what a symbolic link says"),
 ];
 

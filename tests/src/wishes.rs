@@ -120,9 +120,10 @@ pub fn wishes() -> Vec<Row> {
 }
 
 /// Of those, what the helper is for.
-pub const HELPERS: [&str; 16] = [
+pub const HELPERS: [&str; 17] = [
     "change it by descriptor",
     "change it in a directory",
+    "change it without following",
     "change what a descriptor stands for",
     "change an owner in a directory",
     "change times",

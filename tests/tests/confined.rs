@@ -3,6 +3,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use postern_server::confine;
 use postern_server::fs::lock;
@@ -98,7 +99,6 @@ fn otherwise() -> Vec<Row> {
         ("the same, upper bits set", libc::SYS_openat, [0xffff_ff9c, NAME, PINNED, 0, 0, 0]),
         ("a name opened for reading", libc::SYS_openat, [FD, NAME, 0, 0, 0, 0]),
         ("a name pinned, links followed", libc::SYS_openat, [FD, NAME, libc::O_PATH as u64, 0, 0, 0]),
-        ("a path of the host's attributes", libc::SYS_statx, [HERE, NAME, 0, 0xfff, NAME, 0]),
         ("a link of the host's", libc::SYS_readlinkat, [HERE, NAME, NAME, 8, 0, 0]),
         ("memory to execute", libc::SYS_mmap, [0, 4096, 7, 0x22, u64::MAX, 0]),
         ("memory made executable", libc::SYS_mprotect, [NAME & !4095, 4096, 5, 0, 0, 0]),
@@ -138,6 +138,26 @@ fn a_server_is_killed_for_a_call_of_its_list_with_other_arguments(on: Kind) {
         assert_eq!(fate_with_name(on, Who::Server, *number, *args), Fate::Killed, "{what}: {args:x?}");
     }
     tried("calls of the list with other arguments", rows.len());
+}
+
+// postern-security(7): "an empty root": its list has statx(2) with any path
+#[apply(promise)]
+fn a_server_sees_nothing_of_the_host_by_any_path(on: Kind) {
+    let share = on.setup().plant(|host| host.write("f", b"hello")).serve();
+    share.lookup("f").unwrap();
+    let canary = share.server.dir().parent().unwrap().join("outside/canary");
+    let mut puppet = Puppet::hold(share.server.child.id());
+    let mut attempts = 0;
+    for path in [canary.to_str().unwrap(), "/etc/passwd", "/proc/self/root/etc/passwd"] {
+        assert!(Path::new(path).exists());
+        for way in (0..4).map(|up| "../".repeat(up)).chain(["/".into(), "/../".into()]) {
+            let (name, room) = (puppet.put(format!("{way}{}\0", &path[1..]).as_bytes()), puppet.put(&[0; 256]));
+            let fate = puppet.call(Door::Own, libc::SYS_statx as u64, [HERE, name, 0, 0xfff, room, 0]);
+            assert_eq!(fate, Fate::Returned(-i64::from(libc::ENOENT)), "{way}{path}");
+            attempts += 1;
+        }
+    }
+    tried("paths of the host", attempts);
 }
 
 // postern-security(7): the server has system calls of one list
