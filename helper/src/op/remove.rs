@@ -62,8 +62,7 @@ impl Serve for Rmdir {
 
 impl Serve for Rename {
     const NEEDS: Right = Right::Write;
-    const CALLS: &'static [&'static [Call]] =
-        &[&[Call::any(libc::SYS_renameat2, "moves a name"), share::STAT]];
+    const CALLS: &'static [&'static [Call]] = &[&[Call::any(libc::SYS_renameat2, "moves a name"), share::STAT]];
     const UNNAMES: bool = true;
 
     fn finds(&self) -> Option<&FileName> {

@@ -7,7 +7,7 @@ use postern_tests::{Kind, Process, Share};
 
 use crate::guest::{Guest, Waiting};
 use crate::report::{Sample, median};
-use crate::workload::{Workload, plant};
+use crate::workload::{Step, Workload, plant};
 use crate::{Args, cpu, floor};
 
 /// Who serves virtio-fs.
@@ -111,20 +111,24 @@ impl Contestant {
     /// Does a workload for a while; also gives what each operation took.
     pub fn measure(&self, guest: &Guest<'_>, workload: &Workload, slice: Duration) -> (Sample, Vec<f32>) {
         let mut step = (workload.start)(guest);
-        let warm = Instant::now();
-        while warm.elapsed() < slice / 10 {
-            step();
-        }
-        let (mut times, mut count) = (Vec::new(), 0);
-        let (start, spent) = (Instant::now(), cpu::spent(&self.processes));
-        while times.is_empty() || start.elapsed() < slice {
-            let start = Instant::now();
-            let done = step();
-            times.push(start.elapsed().as_secs_f64() / f64::from(done));
-            count += done;
-        }
+        repeat(&mut step, slice / 10);
+        let spent = cpu::spent(&self.processes);
+        let (times, count) = repeat(&mut step, slice);
         let cpu = (cpu::spent(&self.processes) - spent).as_secs_f64() / f64::from(count);
         let each = times.iter().map(|&time| time as f32).collect();
         (Sample { time: median(times), cpu }, each)
     }
+}
+
+/// Takes steps for a while: what an operation took in each, seconds, and how many they were.
+pub fn repeat(step: &mut Step<'_>, slice: Duration) -> (Vec<f64>, u32) {
+    let (mut times, mut count) = (Vec::new(), 0);
+    let start = Instant::now();
+    while times.is_empty() || start.elapsed() < slice {
+        let start = Instant::now();
+        let done = step();
+        times.push(start.elapsed().as_secs_f64() / f64::from(done));
+        count += done;
+    }
+    (times, count)
 }

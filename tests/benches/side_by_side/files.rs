@@ -119,22 +119,25 @@ fn last(mut reply: &[u8]) -> Option<(u32, u64)> {
 }
 
 /// A place in the large file, for pieces of `size` bytes.
-struct Places {
+pub struct Places {
     size: u64,
     state: u64,
 }
 
 impl Places {
-    fn new(size: u32) -> Self {
+    /// The first.
+    pub fn new(size: u32) -> Self {
         Self { size: size.into(), state: 0 }
     }
 
-    fn next(&mut self) -> u64 {
+    /// The one after it.
+    pub fn next(&mut self) -> u64 {
         self.state += 1;
         self.state * self.size % LARGE
     }
 
-    fn random(&mut self) -> u64 {
+    /// Any.
+    pub fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.state >> 32) % (LARGE / self.size) * self.size
     }

@@ -4,6 +4,7 @@
 //! Nothing here is asserted: figures are for reading. `tests/bench` builds what is measured and runs this.
 
 mod allocations;
+mod calls;
 mod conditions;
 mod contestant;
 mod cpu;

@@ -63,12 +63,17 @@ pub struct Row {
     pub samples: Vec<Vec<Sample>>,
     /// What single operations took, for each column, seconds; none on a stream.
     pub times: Vec<Vec<f32>>,
+    /// What the kernel's calls took alone, for each round, seconds.
+    pub calls: Vec<f64>,
+    /// [`crate::calls::Calls::moves_data`]
+    pub moves_data: bool,
 }
 
 impl Row {
     /// Without samples, for so many columns.
     pub fn new(name: impl Into<String>, unit: Unit, aim: Aim, columns: usize) -> Self {
-        Self { name: name.into(), unit, aim, samples: vec![Vec::new(); columns], times: vec![Vec::new(); columns] }
+        let (samples, times) = (vec![Vec::new(); columns], vec![Vec::new(); columns]);
+        Self { name: name.into(), unit, aim, samples, times, calls: Vec::new(), moves_data: false }
     }
 
     /// Each column's median of the rounds.
@@ -87,7 +92,13 @@ impl Row {
         times.iter().for_each(|time| write!(line, " {} |", number(self.unit.of(*time))).expect("a string"));
         let servers = columns.servers.len();
         let floor = columns.floor.then(|| times[servers]);
-        floor.iter().for_each(|floor| write!(line, " {:.2} |", times[0] / floor).expect("a string"));
+        if let Some(floor) = floor {
+            let calls = (!self.calls.is_empty()).then(|| median(self.calls.clone()));
+            let least = calls.map(|calls| if self.moves_data { calls.max(floor) } else { calls + floor });
+            let least = to_best(&[&[least.unwrap_or(f64::NAN)], &times[1..servers]].concat()).unwrap_or(f64::NAN);
+            let calls = number(self.unit.of(calls.unwrap_or(f64::NAN)));
+            write!(line, " {:.2} | {calls} | {} |", times[0] / floor, number(least)).expect("a string");
+        }
         write!(line, " {} | {} |", ratio(&times[..servers]), self.spread(servers)).expect("a string");
         write!(line, " {} |", verdict(&times[..servers], self.aim.time, floor)).expect("a string");
         cpu.iter().for_each(|cpu| write!(line, " {} |", number(self.unit.of_cpu(*cpu))).expect("a string"));
@@ -153,9 +164,9 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 pub fn table(title: &str, columns: &Columns, rows: &[Row]) -> String {
     let names = columns.names();
     let cpu: Vec<_> = names.iter().map(|name| format!("CPU: {name}")).collect();
-    let floor = if columns.floor { " to floor |" } else { "" };
+    let floor = if columns.floor { " to floor | calls | least |" } else { "" };
     let head = format!("| | {} |{floor} ratio | spread | aim | {} | ratio | aim |", names.join(" | "), cpu.join(" | "));
-    let line = format!("|---|{}", "--:|".repeat(2 * names.len() + 5 + usize::from(columns.floor)));
+    let line = format!("|---|{}", "--:|".repeat(2 * names.len() + 5 + 3 * usize::from(columns.floor)));
     let rows: Vec<_> = rows.iter().map(|row| row.line(columns)).collect();
     format!("## {title}\n\n{head}\n{line}\n{}\n", rows.join("\n"))
 }

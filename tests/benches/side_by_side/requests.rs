@@ -1,9 +1,12 @@
 //! What each request of virtio-fs costs: all servers take turns.
 
-use crate::contestant::{Contestant, SERVERS, Server, Shape};
-use crate::report::{Aim, Columns, Row, table};
+use std::time::Duration;
+
+use crate::calls::Calls;
+use crate::contestant::{Contestant, SERVERS, Server, Shape, repeat};
+use crate::report::{Aim, Columns, Row, median, table};
 use crate::workload::{DEEP, WORKLOADS, Workload};
-use crate::{Args, PLACES, plot, plots};
+use crate::{Args, PLACES, calls, cpu, plot, plots};
 
 /// How many CPUs a shape has, in names of plots.
 const CPUS: [&str; 3] = ["one", "two", "any"];
@@ -61,7 +64,8 @@ fn compare(
                 time: workload.aims.and_then(|aims| aims.get(which).copied()),
                 cpu: workload.cpu_aim.filter(|_| which == 0),
             };
-            Row::new(workload.name, workload.unit, aim, columns.count())
+            let moves_data = workload.calls.is_some_and(|calls| calls.moves_data);
+            Row { moves_data, ..Row::new(workload.name, workload.unit, aim, columns.count()) }
         })
         .collect();
     measure(&servers, place, shape, &workloads, &mut rows, args);
@@ -93,6 +97,7 @@ fn measure(
     let mut queues: Vec<_> = workloads.iter().map(|workload| workload.queues).collect();
     queues.sort_unstable();
     queues.dedup();
+    let tree = calls::Tree::below(place);
     for queues in queues {
         for start in 0..servers.len() {
             let mut contestants: Vec<_> = (0..servers.len())
@@ -109,8 +114,20 @@ fn measure(
                         row.samples[who].push(sample);
                         row.times[who].extend(times);
                     }
+                    if let (Some(calls), Some(_)) = (workload.calls, shape.server) {
+                        cpu::stay(shape.server);
+                        row.calls.push(alone(calls, &tree, args.slice()));
+                        cpu::stay(shape.client);
+                    }
                 }
             }
         }
     }
+}
+
+/// What the calls of a workload take by themselves, seconds.
+fn alone(calls: Calls, tree: &calls::Tree, slice: Duration) -> f64 {
+    let mut step = (calls.start)(&tree.root());
+    repeat(&mut step, slice / 10);
+    median(repeat(&mut step, slice).0)
 }

@@ -3,8 +3,9 @@
 
 use postern_tests::prelude::*;
 
+use crate::calls::Calls;
 use crate::guest::Guest;
-use crate::{files, names};
+use crate::{calls, files, names};
 
 /// A part of a workload, done again and again; gives how many operations it was.
 pub type Step<'a> = Box<dyn FnMut() -> u32 + 'a>;
@@ -57,6 +58,8 @@ pub struct Workload {
     pub cpu_aim: Option<f64>,
     /// Request queues, of servers that have several.
     pub queues: usize,
+    /// What it takes the kernel, where that is of interest.
+    pub calls: Option<Calls>,
     /// Opens what it needs.
     pub start: for<'a> fn(&'a Guest<'a>) -> Step<'a>,
 }
@@ -66,13 +69,14 @@ const fn row(
     unit: Unit,
     aims: [f64; 2],
     cpu_aim: Option<f64>,
+    calls: Option<Calls>,
     start: for<'a> fn(&'a Guest<'a>) -> Step<'a>,
 ) -> Workload {
-    Workload { name, unit, aims: Some(aims), cpu_aim, queues: 1, start }
+    Workload { name, unit, aims: Some(aims), cpu_aim, queues: 1, calls, start }
 }
 
 const fn deep(name: &'static str, start: for<'a> fn(&'a Guest<'a>) -> Step<'a>) -> Workload {
-    Workload { name, unit: THOUSANDS, aims: None, cpu_aim: None, queues: 1, start }
+    Workload { name, unit: THOUSANDS, aims: None, cpu_aim: None, queues: 1, calls: None, start }
 }
 
 const THOUSANDS: Unit = Unit::Rate("k/s", 1000.0);
@@ -80,21 +84,35 @@ const MIBS: Unit = Unit::Rate("MiB/s", 1.0);
 
 /// All of them. Where the aim is a rate so many times the peer's, a part of its time is said.
 pub const WORKLOADS: &[Workload] = &[
-    row("LOOKUP", Unit::Micros, [0.8, 0.15], Some(1.0), names::lookup),
-    row("GETATTR", Unit::Micros, [0.85, 0.15], Some(1.0), names::getattr),
-    row("SETATTR (mode)", Unit::Micros, [1.2, 0.35], None, names::setattr),
-    row("open, read 4 KiB, close", Unit::Micros, [0.85, 0.35], None, files::open),
-    row("open, read 4 KiB, close, 5000 files in turn", Unit::Micros, [0.85, 0.35], None, files::open_many),
-    row("open, read 4 KiB, close, 5000 files as listed", Unit::Micros, [0.85, 0.35], None, files::open_listed),
-    row("create, write 4 KiB, close, unlink", Unit::Micros, [0.9, 0.35], None, names::create),
-    row("mkdir, rename, rmdir", Unit::Micros, [1.15, 0.5], None, names::mkdir),
-    row("READDIRPLUS, per entry", Unit::Micros, [0.8, 0.5], Some(1.0), files::readdirplus),
-    row("1 MiB READ", MIBS, [1.0, 0.8], Some(1.0), files::bulk_read),
-    row("1 MiB WRITE", MIBS, [1.0, 0.8], Some(1.0), files::bulk_write),
-    row("random 4 KiB READ, 32 at once", THOUSANDS, [1.0 / 1.3, 1.0 / 1.5], Some(1.0), files::random_reads::<32>),
+    row("LOOKUP", Unit::Micros, [0.8, 0.15], Some(1.0), calls::LOOKUP, names::lookup),
+    row("GETATTR", Unit::Micros, [0.85, 0.15], Some(1.0), calls::GETATTR, names::getattr),
+    row("SETATTR (mode)", Unit::Micros, [1.2, 0.35], None, calls::SETATTR, names::setattr),
+    row("open, read 4 KiB, close", Unit::Micros, [0.85, 0.35], None, None, files::open),
+    row(
+        "open, read 4 KiB, close, 5000 files in turn",
+        Unit::Micros,
+        [0.85, 0.35],
+        None,
+        calls::OPEN_MANY,
+        files::open_many,
+    ),
+    row("open, read 4 KiB, close, 5000 files as listed", Unit::Micros, [0.85, 0.35], None, None, files::open_listed),
+    row("create, write 4 KiB, close, unlink", Unit::Micros, [0.9, 0.35], None, calls::CREATE, names::create),
+    row("mkdir, rename, rmdir", Unit::Micros, [1.15, 0.5], None, calls::MKDIR, names::mkdir),
+    row("READDIRPLUS, per entry", Unit::Micros, [0.8, 0.5], Some(1.0), calls::READDIRPLUS, files::readdirplus),
+    row("1 MiB READ", MIBS, [1.0, 0.8], Some(1.0), calls::BULK_READ, files::bulk_read),
+    row("1 MiB WRITE", MIBS, [1.0, 0.8], Some(1.0), calls::BULK_WRITE, files::bulk_write),
+    row(
+        "random 4 KiB READ, 32 at once",
+        THOUSANDS,
+        [1.0 / 1.3, 1.0 / 1.5],
+        Some(1.0),
+        calls::RANDOM_READ,
+        files::random_reads::<32>,
+    ),
     Workload {
         queues: 4,
-        ..row("metadata, 8 at once, 4 queues", THOUSANDS, [1.0 / 1.1, 1.0 / 1.5], None, names::mixed)
+        ..row("metadata, 8 at once, 4 queues", THOUSANDS, [1.0 / 1.1, 1.0 / 1.5], None, None, names::mixed)
     },
 ];
 
