@@ -57,7 +57,7 @@ struct Own {
 thread_local! {
     static OWN: Cell<Option<Own>> = const { Cell::new(None) };
     static NOW: Cell<Option<As>> = const { Cell::new(None) };
-    /// The file mode mask, if this thread has set one.
+    /// The file mode mask, which is this thread's own (CLONE_FS) and set nowhere else, once it is set.
     static MASK: Cell<Option<Mode>> = const { Cell::new(None) };
     /// A user, not root of the guest, acts alone.
     static ALONE_NOW: Cell<bool> = const { Cell::new(false) };

@@ -280,7 +280,7 @@ fn told() -> Option<String> {
     std::env::var("LAYER").ok()
 }
 
-// seccomp(2): the list of a helper has no way to another file, whatever is up besides
+// seccomp(2): the list of a helper opens nothing by its path, whatever is up besides
 #[test]
 fn seccomp_holds_alone() {
     let Some(what) = told() else {

@@ -206,6 +206,19 @@ fn mkdir_mknod_and_symlink_make_nodes_of_their_callers() {
     assert_eq!(errno(sut.mkdir(ROOT, "d", 0o700)), Errno::EEXIST);
 }
 
+// umask(2): a thread remembers which it has
+#[test]
+fn every_request_has_its_own_umask() {
+    let dir = dir();
+    let sut = Sut::new(dir.path(), &[]);
+    for (i, (umask, bits)) in
+        [(0, 0o777), (0o077, 0o700), (0o077, 0o700), (0, 0o777), (0o022, 0o755)].iter().enumerate()
+    {
+        let op = Mkdir { name: name(&format!("d{i}")), mode: mode(0o777), umask: mode(*umask) };
+        assert_eq!(sut.ask(user(5), op, &[&sut.root]).unwrap().reply.mode, 0o40_000 | bits, "{umask:o}");
+    }
+}
+
 #[test]
 fn link_gives_another_name_and_unlink_takes_it_away() {
     let dir = dir();

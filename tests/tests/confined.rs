@@ -130,7 +130,7 @@ fn otherwise() -> Vec<Row> {
     rows
 }
 
-// postern-security(7): system calls of one list with pinned arguments
+// postern-security(7): system calls of one list, their arguments pinned where that keeps something out
 #[apply(promise)]
 fn a_server_is_killed_for_a_call_of_its_list_with_other_arguments(on: Kind) {
     let rows = otherwise();
@@ -140,21 +140,33 @@ fn a_server_is_killed_for_a_call_of_its_list_with_other_arguments(on: Kind) {
     tried("calls of the list with other arguments", rows.len());
 }
 
-// postern-security(7): "an empty root": its list has statx(2) with any path
+// postern-security(7): "an empty root": its list has paths of all kinds, by a directory that is held and by its own
 #[apply(promise)]
 fn a_server_sees_nothing_of_the_host_by_any_path(on: Kind) {
     let share = on.setup().plant(|host| host.write("f", b"hello")).serve();
     share.lookup("f").unwrap();
+    let pid = share.server.child.id();
     let canary = share.server.dir().parent().unwrap().join("outside/canary");
-    let mut puppet = Puppet::hold(share.server.child.id());
+    let root = descriptor_of(pid, &share.host.path(""));
+    let mut puppet = Puppet::hold(pid);
+    let mut look = |number, dir, path: &str, argument| {
+        let (name, room) = (puppet.put(format!("{path}\0").as_bytes()), puppet.put(&[0; 256]));
+        let args =
+            if number == libc::SYS_statx { [dir, name, 0, 0xfff, room, 0] } else { [dir, name, argument, 0, 0, 0] };
+        puppet.call(Door::Own, number as u64, args)
+    };
+    assert_eq!(look(libc::SYS_statx, HERE, "/", 0), Fate::Returned(0));
+    assert_eq!(look(libc::SYS_statx, root, "f", 0), Fate::Returned(0));
     let mut attempts = 0;
     for path in [canary.to_str().unwrap(), "/etc/passwd", "/proc/self/root/etc/passwd"] {
         assert!(Path::new(path).exists());
         for way in (0..4).map(|up| "../".repeat(up)).chain(["/".into(), "/../".into()]) {
-            let (name, room) = (puppet.put(format!("{way}{}\0", &path[1..]).as_bytes()), puppet.put(&[0; 256]));
-            let fate = puppet.call(Door::Own, libc::SYS_statx as u64, [HERE, name, 0, 0xfff, room, 0]);
-            assert_eq!(fate, Fate::Returned(-i64::from(libc::ENOENT)), "{way}{path}");
-            attempts += 1;
+            let path = format!("{way}{}", &path[1..]);
+            for (number, dir) in [(libc::SYS_statx, HERE), (libc::SYS_statx, root), (libc::SYS_openat, root)] {
+                let fate = look(number, dir, &path, PINNED);
+                assert_eq!(fate, Fate::Returned(-i64::from(libc::ENOENT)), "{number} {path}");
+                attempts += 1;
+            }
         }
     }
     tried("paths of the host", attempts);

@@ -165,9 +165,9 @@ fn ways_out(twin: &Twin, who: Who) -> (usize, usize) {
     let mut puppet = Puppet::hold(pid);
     // As the library has it, with O_LARGEFILE.
     let pinned = (libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC | 0o100_000) as u64;
-    let links = ["self/root", "self/cwd", "1/root", "thread-self/root"].map(|link| format!("{link}/"));
+    let links = ["self/root", "self/cwd", "1/root", "thread-self/root", "../cwd", "../root", "../../1/root"];
     let (mut found, mut tried) = (0, 0);
-    for way in (0..8).map(|up| "../".repeat(up)).chain(links) {
+    for way in (0..8).map(|up| "../".repeat(up)).chain(links.map(|link| format!("{link}/"))) {
         for path in [canary.to_str().unwrap(), "/etc/passwd"] {
             let name = puppet.put(format!("{way}{}\0", &path[1..]).as_bytes());
             // The mode that it has.

@@ -2,7 +2,7 @@
 //!
 //! The floor is ABI 2 (Linux 5.19): without it rename(2) and link(2) between directories cannot be allowed. Every
 //! right that the running kernel knows is handled. It does not stop chmod, chown, utimensat, xattrs, ioctls, O_PATH
-//! or stat: seccomp does.
+//! or stat: where a process may call them at all, its empty root and its ids do.
 
 use std::fmt::{self, Display};
 use std::os::fd::BorrowedFd;

@@ -4,9 +4,9 @@
 //! allows ends the process. A foreign architecture's calls end it too.
 //!
 //! The kernel remembers calls that are allowed whatever their arguments, and runs no list for them again; for others it
-//! runs all lists of a process, of which a helper has three. So what requests call pins nothing unless the pin keeps
-//! something out. That of a directory's descriptor does so only where a relative path could lead astray: an absolute
-//! one passes it.
+//! runs all lists of a process, of which a helper has three. So what requests call most pins nothing unless the pin
+//! keeps something out. To pin the descriptor of a directory does not: whatever its number, an absolute path leads to
+//! the same.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -43,7 +43,7 @@ struct Pin {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Test {
     Is(u32),
-    AtMost(u32),
+    IsDescriptor,
     Masked { mask: u32, value: u32 },
     IsWide(u64),
 }
@@ -67,7 +67,7 @@ impl Call {
 
     /// The first argument is a descriptor: 0 to `i32::MAX`, so never AT_FDCWD.
     pub const fn at(number: libc::c_long, why: &'static str) -> Self {
-        Self::any(number, why).pin(0, Test::AtMost(bits(i32::MAX)))
+        Self::any(number, why).pin(0, Test::IsDescriptor)
     }
 
     /// Argument `argument`, counted from 0, is `value`.
@@ -121,12 +121,10 @@ impl Display for Call {
 
 impl Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DESCRIPTOR: u32 = bits(i32::MAX);
         write!(f, "argument {} ", self.argument)?;
         match self.test {
             Test::Is(value) => write!(f, "is {value:#x}"),
-            Test::AtMost(DESCRIPTOR) => f.write_str("is a descriptor"),
-            Test::AtMost(most) => write!(f, "is at most {most:#x}"),
+            Test::IsDescriptor => f.write_str("is a descriptor"),
             Test::Masked { mask, value: 0 } => write!(f, "has no bits but {:#x}", !mask),
             Test::Masked { mask, value } => write!(f, "has of {mask:#x} the bits {value:#x}"),
             Test::IsWide(0) => f.write_str("is null"),
@@ -139,7 +137,7 @@ impl Pin {
     fn condition(self) -> seccompiler::Result<SeccompCondition> {
         let (width, op, value) = match self.test {
             Test::Is(value) => (Width::Dword, Op::Eq, u64::from(value)),
-            Test::AtMost(most) => (Width::Dword, Op::Le, u64::from(most)),
+            Test::IsDescriptor => (Width::Dword, Op::Le, u64::from(bits(i32::MAX))),
             Test::Masked { mask, value } => (Width::Dword, Op::MaskedEq(u64::from(mask)), u64::from(value)),
             Test::IsWide(value) => (Width::Qword, Op::Eq, value),
         };

@@ -24,10 +24,10 @@ opened, and file data is copied once. \
 `to floor` is postern's time to that. `aim` says \"yes\" where the ratio is reached, \"floor\" where postern is within \
 15 % of the floor instead.
 
-`calls` is what the kernel takes for the same work, when a process of the host does it by itself: system calls without \
-which no server can answer. `least` is the ratio at which a server would be that does nothing but these calls on top of \
-what the floor does (where file data is moved: what takes longer of the two). An aim below it is out of reach on this \
-machine, for whoever keeps server and helper apart.
+`calls` is what the kernel takes for the same work, when a process of the host does it by itself. `least` is the ratio at \
+which a server would be that does nothing but these calls on top of what the floor does (where file data is moved: \
+what takes longer of the two). An aim below it takes answering from what is remembered, as postern does where there is \
+no such figure, or a cheaper way between server and helper.
 ";
 
 /// The machine.

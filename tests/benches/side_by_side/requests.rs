@@ -1,5 +1,6 @@
 //! What each request of virtio-fs costs: all servers take turns.
 
+use std::cell::LazyCell;
 use std::time::Duration;
 
 use crate::calls::Calls;
@@ -97,7 +98,6 @@ fn measure(
     let mut queues: Vec<_> = workloads.iter().map(|workload| workload.queues).collect();
     queues.sort_unstable();
     queues.dedup();
-    let tree = calls::Tree::below(place);
     for queues in queues {
         for start in 0..servers.len() {
             let mut contestants: Vec<_> = (0..servers.len())
@@ -105,6 +105,7 @@ fn measure(
                 .map(|who| (who, Contestant::start(servers[who], place, shape, queues, args)))
                 .collect();
             contestants.sort_by_key(|(who, _)| *who);
+            let tree = LazyCell::new(|| calls::Tree::below(place));
             let guests: Vec<_> = contestants.iter().map(|(_, contestant)| contestant.guest(shape.waiting)).collect();
             for round in 0..args.rounds(servers.len()) {
                 for (workload, row) in workloads.iter().zip(&mut *rows).filter(|(row, _)| row.queues == queues) {
